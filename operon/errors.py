@@ -1,0 +1,237 @@
+"""Every error of Operon, in one tree. Each says what happened, and then what to do (`hint`).
+
+    OperonError
+    |- ConfigurationError            the application or its settings, found before anything runs
+    |  |- CatalogError               decorators and names: clashes, wrong order, unknown classes
+    |  |- DatabaseUnusable           unreachable, read-only or too old at start
+    |  |  `- SchemaTooNew            the schema was migrated by a newer Operon
+    |  `- PortInUse
+    |- EncodingError                 a value that cannot be stored and come back equal
+    |  |- InputError                 ... an argument: nothing ran
+    |  `- OutputError                ... a result: recorded, because the effect has happened
+    |- DecodingError                 stored or received data that does not fit its annotation
+    |- WorkflowConflictError         one UUID, two operations or two users
+    |- NonExistentWorkflowError
+    |- NondeterminismError           the code asks for another step than the one recorded
+    |- UnknownOperationError         no operation of that name in this application
+    |- InvocationError               a call in the wrong place: a step in a transaction, a foreign context
+    |- WorkflowCancelledError
+    |- WorkflowDeadError             restart budget used up; can be resumed
+    |- MaxRetriesExceeded            every attempt of a communicator failed
+    |- StepTimeout                   one attempt took longer than `timeout_seconds`
+    |- ResultTimeout                 `get_result(timeout=...)`: the workflow goes on
+    |- NotAuthorizedError
+    |- RequestError                  a request that is not what the handler's annotations ask for
+    |- DatabaseUnavailable           weather: the runtime waits in place; a caller may try again
+    |- ExecutorStopped               this process is shutting down; the workflow continues elsewhere
+    |- RemoteError                   an error recorded by code whose class is not in this application
+    `- OperonInternalError           a bug of ours: please report it
+
+    StopActor(BaseException)         not errors: how the runtime takes a live coroutine down
+    |- Evicted                       its state is in the database; a fresh coroutine will replay
+    `- Fenced                        another executor owns the workflow now
+
+`status` is the HTTP status an error answers with, `code` its stable name in a problem document.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OperonError(Exception):
+    """The root of everything that Operon raises."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "operon"
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+
+class OperonInternalError(OperonError):
+    """A rule of Operon's own was broken. Please report it, with the message."""
+
+    code = "internal"
+
+
+class ConfigurationError(OperonError):
+    """The application or its settings are wrong; nothing has run."""
+
+    code = "configuration"
+
+
+class CatalogError(ConfigurationError):
+    """Operations that cannot live together, or a decorator in the wrong place."""
+
+    code = "catalog"
+
+
+class DatabaseUnusable(ConfigurationError):
+    """The database cannot be used at start: unreachable, read-only, too old, or not allowed."""
+
+    code = "database_unusable"
+
+
+class SchemaTooNew(DatabaseUnusable):
+    """The schema was migrated by a newer version of Operon than this one."""
+
+    code = "schema_too_new"
+
+
+class PortInUse(ConfigurationError):
+    """Another process listens on the address that was asked for."""
+
+    code = "port_in_use"
+
+
+class EncodingError(OperonError):
+    """A value that JSON cannot carry and give back equal. Names the operation and the field."""
+
+    status = 422
+    code = "encoding"
+
+
+class InputError(EncodingError):
+    """An argument that cannot be stored. Nothing ran."""
+
+    status = 400
+    code = "input"
+
+
+class OutputError(EncodingError):
+    """A result that cannot be stored. The effect has happened, so this error is recorded in its place."""
+
+    status = 500
+    code = "output"
+
+
+class DecodingError(OperonError):
+    """Stored or received data that does not fit its annotation."""
+
+    status = 400
+    code = "decoding"
+
+
+class WorkflowConflictError(OperonError):
+    """The UUID belongs to another operation or to another user."""
+
+    status = 409
+    code = "workflow_conflict"
+
+
+class NonExistentWorkflowError(OperonError):
+    """No workflow has this UUID."""
+
+    status = 404
+    code = "nonexistent_workflow"
+
+
+class NondeterminismError(OperonError):
+    """The code asks for another step than the one that was recorded."""
+
+    code = "nondeterminism"
+
+
+class UnknownOperationError(OperonError):
+    """The application has no operation of this name."""
+
+    code = "unknown_operation"
+
+
+class InvocationError(OperonError):
+    """An operation was called where it cannot be: in a transaction, with a foreign context, after the end."""
+
+    code = "invocation"
+
+
+class WorkflowCancelledError(OperonError):
+    """The workflow was cancelled before it finished."""
+
+    status = 409
+    code = "workflow_cancelled"
+
+
+class WorkflowDeadError(OperonError):
+    """The workflow used up its restart budget. It can be resumed."""
+
+    code = "workflow_dead"
+
+
+class MaxRetriesExceeded(OperonError):
+    """Every attempt of a communicator failed. `errors` has them all, oldest first."""
+
+    code = "max_retries_exceeded"
+
+    def __init__(self, message: str = "", *, hint: str | None = None, errors: list[Exception] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.errors: list[Exception] = errors or []
+
+
+class StepTimeout(OperonError, TimeoutError):
+    """One attempt of a communicator took longer than its `timeout_seconds`."""
+
+    status = 504
+    code = "step_timeout"
+
+
+class ResultTimeout(OperonError, TimeoutError):
+    """The result was not there in time. The workflow goes on."""
+
+    status = 504
+    code = "result_timeout"
+
+
+class NotAuthorizedError(OperonError):
+    """The caller is unknown (401) or lacks a role (403)."""
+
+    status = 403
+    code = "not_authorized"
+
+
+class RequestError(OperonError):
+    """A request that does not fit the handler: malformed JSON, a missing field, a wrong type, too large a body."""
+
+    status = 400
+    code = "bad_request"
+
+
+class DatabaseUnavailable(OperonError):
+    """The database did not answer in time. Nothing is lost; try again."""
+
+    status = 503
+    code = "database_unavailable"
+
+
+class ExecutorStopped(OperonError):
+    """This process is shutting down. The workflow continues when an executor claims it."""
+
+    status = 503
+    code = "executor_stopped"
+
+
+class RemoteError(OperonError):
+    """An error recorded by code whose class is not in this application. `type_name` is that class."""
+
+    code = "remote"
+
+    def __init__(self, message: str = "", *, hint: str | None = None, type_name: str = "Exception") -> None:
+        super().__init__(message, hint=hint)
+        self.type_name = type_name
+
+
+class StopActor(BaseException):
+    """How the runtime takes a live coroutine down; never caught by `except Exception`."""
+
+
+class Evicted(StopActor):
+    """The coroutine is dropped. Its state is in the database, and a fresh one will replay it."""
+
+
+class Fenced(StopActor):
+    """Another executor owns the workflow now, or it was cancelled; nothing of this coroutine counts any more."""
