@@ -1,0 +1,107 @@
+"""The catalog of one application: which operations it has, by recorded name, and where HTTP reaches them.
+
+Nothing registers itself at import. `Operon(module, Class, ...)` names the places, and this collects what it finds
+there, so two applications can live in one process. Clashes are found here, at launch, and name both places.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from operon.errors import CatalogError, UnknownOperationError
+from operon.operations import Communicator, Described, Operation, Transaction, Workflow
+from operon.routes import Handler, Route
+
+Namespace = str | ModuleType | type
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route and what it reaches."""
+
+    route: Route
+    target: Operation[..., Any] | Handler[..., Any]
+
+
+class Catalog:
+    """The operations of one application."""
+
+    def __init__(self, *namespaces: Namespace) -> None:
+        self.operations: dict[str, Operation[..., Any]] = {}
+        self.handlers: list[Handler[..., Any]] = []
+        for namespace in namespaces:
+            for described in described_in(namespace):
+                self.add(described)
+        self._refuse_equal_routes()
+
+    def add(self, described: Described) -> None:
+        """Adds an operation or a handler; the same object twice is the same operation."""
+        described.signature.check()
+        if isinstance(described, Handler):
+            if described not in self.handlers:
+                self.handlers.append(described)
+            return
+        if not isinstance(described, Operation):
+            raise CatalogError(f"{described!r} is neither an operation nor a handler")
+        known = self.operations.setdefault(described.name, described)
+        if known is not described:
+            raise CatalogError(
+                f"two operations are named {described.name!r}: at {known.where} and at {described.where}",
+                hint="rename one, or give it a recorded name of its own: name='...'",
+            )
+
+    def workflow(self, name: str) -> Workflow[..., Any]:
+        """The workflow of this recorded name; UnknownOperationError if the application has none."""
+        operation = self.operations.get(name)
+        if not isinstance(operation, Workflow):
+            raise UnknownOperationError(
+                f"this application has no workflow named {name!r}", hint="pass its module or class to Operon(...)"
+            )
+        return operation
+
+    def require(self, operation: Operation[..., Any]) -> None:
+        """Refuses an operation that was not collected: nothing could recover it."""
+        if self.operations.get(operation.name) is not operation:
+            raise UnknownOperationError(
+                f"{operation.name} at {operation.where} is not an operation of this application",
+                hint="pass its module or class to Operon(...)",
+            )
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Every route of every operation and handler."""
+        targets: list[Operation[..., Any] | Handler[..., Any]] = [*self.operations.values(), *self.handlers]
+        return [Endpoint(route, target) for target in targets for route in target.routes]
+
+    def _refuse_equal_routes(self) -> None:
+        seen: dict[Route, str] = {}
+        for endpoint in self.endpoints:
+            other = seen.setdefault(endpoint.route, endpoint.target.where)
+            if other != endpoint.target.where:
+                raise CatalogError(
+                    f"two functions serve {endpoint.route.method} {endpoint.route.path}: "
+                    f"at {other} and at {endpoint.target.where}",
+                    hint="give one of them another path",
+                )
+
+    def __repr__(self) -> str:
+        kinds = (Workflow, Transaction, Communicator)
+        counts = (f"{sum(isinstance(op, kind) for op in self.operations.values())} {kind.kind}s" for kind in kinds)
+        return f"<Catalog {', '.join(counts)}, {len(self.endpoints)} endpoints>"
+
+
+def described_in(namespace: Namespace) -> Iterator[Described]:
+    """The decorated functions of a module, a module's name, or a class and its bases."""
+    if isinstance(namespace, str):
+        module = sys.modules.get(namespace)
+        if module is None:
+            raise CatalogError(f"no module named {namespace!r} is imported", hint="pass __name__, a module or a class")
+        namespace = module
+    members: dict[str, Any] = {}
+    for part in reversed(namespace.__mro__) if isinstance(namespace, type) else (namespace,):
+        members.update(vars(part))
+    yield from (member for member in members.values() if isinstance(member, Described))

@@ -1,0 +1,336 @@
+"""What a function of the application is handed first: a context, which says where it runs and what it may do there.
+
+A context is the only way to the runtime. `WorkflowContext` can call operations, because its workflow is replayed from
+their recorded results; `TransactionContext` and `CommunicatorContext` cannot, because they *are* a step; a type
+checker sees the difference. Contexts do no I/O: they hold an `Invoker`, which is the runtime's side of the door.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from uuid import UUID
+
+from opentelemetry import trace
+
+from operon.errors import InvocationError
+from operon.rows import Row
+
+if TYPE_CHECKING:
+    from operon.handles import WorkflowHandle
+    from operon.operations import Operation, Workflow
+
+N = TypeVar("N")
+R = TypeVar("R")
+
+logger = logging.getLogger("operon.application")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asked for a workflow: inherited through every call, stored with the workflow, restored at recovery."""
+
+    user: str | None = None
+    roles: tuple[str, ...] = ()
+    assumed_role: str | None = None
+    request: Mapping[str, Any] | None = None  # method, url, ip, request_id; never a credential
+    traceparent: str | None = None
+
+
+NOBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """Options for the next workflow that a context starts, set by `ctx.using(...)`."""
+
+    workflow_uuid: UUID | None = None
+    timeout: float | None = None  # seconds until the workflow is cancelled
+
+
+NO_OPTIONS = StartOptions()
+
+
+class Invoker(Protocol):
+    """The runtime's side of the door: one for handlers and scripts, one for each live workflow."""
+
+    def invoke(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]: ...
+
+
+class WorkflowInvoker(Invoker, Protocol):
+    """What a live workflow can ask for besides its operations."""
+
+    def now(self) -> datetime: ...
+    def uuid4(self) -> UUID: ...
+    def random(self) -> float: ...
+    def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]: ...
+
+
+class Context:
+    """The members that every context has."""
+
+    __slots__ = ("_application", "_caller", "workflow_uuid")
+
+    def __init__(self, workflow_uuid: UUID | None, caller: Caller, application: Mapping[str, Any]) -> None:
+        self.workflow_uuid: Any = workflow_uuid
+        self._caller = caller
+        self._application = application
+
+    @property
+    def authenticated_user(self) -> str | None:
+        """The user that the authentication function named, or None."""
+        return self._caller.user
+
+    @property
+    def authenticated_roles(self) -> tuple[str, ...]:
+        """Every role of the user."""
+        return self._caller.roles
+
+    @property
+    def assumed_role(self) -> str | None:
+        """The role that let this call through."""
+        return self._caller.assumed_role
+
+    @property
+    def request(self) -> Any:
+        """What is known of the HTTP request that started this: a mapping without credentials, or None."""
+        return self._caller.request
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The application's own configuration."""
+        return self._application
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A standard logger whose records carry the workflow's UUID and user."""
+        fields = {"workflow_uuid": str(self.workflow_uuid), "user": self._caller.user}
+        return logging.LoggerAdapter(logger, fields)
+
+    @property
+    def span(self) -> trace.Span:
+        """The current OpenTelemetry span; a no-op one when no SDK is configured."""
+        return trace.get_current_span()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.workflow_uuid}>"
+
+
+class InvokingContext(Context):
+    """A context that may call operations: a workflow's, a handler's, a script's."""
+
+    __slots__ = ("_invoker", "_options")
+
+    def __init__(
+        self,
+        invoker: Invoker,
+        workflow_uuid: UUID | None,
+        caller: Caller,
+        application: Mapping[str, Any],
+        options: StartOptions = NO_OPTIONS,
+    ) -> None:
+        super().__init__(workflow_uuid, caller, application)
+        self._invoker = invoker
+        self._options = options
+
+    @property
+    def invoker(self) -> Invoker:
+        """The runtime's side of this context; for operations, not for applications."""
+        return self._invoker
+
+    @property
+    def caller(self) -> Caller:
+        """Who asked; handed on to what this context calls."""
+        return self._caller
+
+    @property
+    def options(self) -> StartOptions:
+        """The options for the next start."""
+        return self._options
+
+    def invoke(self, namespace: type[N]) -> N:
+        """The operations of a class with this context bound: `await ctx.invoke(Ticket).reserve(seat)`."""
+        bound: Any = BoundNamespace(self, namespace)
+        return bound  # type: ignore[no-any-return]
+
+    def using(self, *, workflow_uuid: UUID | str | None = None, timeout: float | None = None) -> Self:
+        """A copy of this context with options for the next workflow it starts.
+
+        workflow_uuid: the identity of the workflow, which makes the start idempotent.
+        timeout: seconds after which the workflow is cancelled.
+        """
+        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
+        return self._with_options(StartOptions(identity, timeout))
+
+    def _with_options(self, options: StartOptions) -> Self:
+        copy = object.__new__(type(self))
+        for cls in type(self).__mro__:
+            for slot in getattr(cls, "__slots__", ()):
+                object.__setattr__(copy, slot, getattr(self, slot))
+        copy._options = options
+        return copy
+
+    def retrieve_workflow(self, workflow_uuid: UUID | str) -> WorkflowHandle[Any]:
+        """A handle of any workflow, known or not; in a workflow what it answers is recorded."""
+        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
+        return self._invoker.retrieve(self, identity)
+
+
+class WorkflowContext(InvokingContext):
+    """The context of a workflow: everything it does goes through here and is recorded."""
+
+    __slots__ = ("_workflow",)
+    workflow_uuid: UUID
+
+    def __init__(
+        self, invoker: WorkflowInvoker, workflow_uuid: UUID, caller: Caller, application: Mapping[str, Any]
+    ) -> None:
+        super().__init__(invoker, workflow_uuid, caller, application)
+        self._workflow = invoker
+
+    async def child_workflow(self, workflow: Workflow[..., R], *args: Any, **kwargs: Any) -> WorkflowHandle[R]:
+        """Starts a child workflow; the same as calling it: `await workflow(ctx, *args)`."""
+        return await workflow(self, *args, **kwargs)
+
+    def now(self) -> datetime:
+        """The time, in UTC, recorded: a replay gives the same again. Costs no wait."""
+        return self._workflow.now()
+
+    def uuid4(self) -> UUID:
+        """A random UUID, recorded: a replay gives the same again. Costs no wait."""
+        return self._workflow.uuid4()
+
+    def random(self) -> float:
+        """A random number in [0, 1), recorded: a replay gives the same again. Costs no wait."""
+        return self._workflow.random()
+
+    async def execute(self, statement: str, *args: Any) -> str:
+        """Runs one SQL statement as a transaction of its own, exactly once; gives its status, `UPDATE 1`.
+
+        It commits together with its checkpoint, in the executor's group commit, at READ COMMITTED.
+        """
+        status: str = await self._workflow.sql("execute", statement, args)
+        return status
+
+    async def fetch(self, statement: str, *args: Any) -> list[Row]:
+        """Like `execute`, and gives the rows."""
+        rows: list[Row] = await self._workflow.sql("fetch", statement, args)
+        return rows
+
+    async def fetchrow(self, statement: str, *args: Any) -> Row | None:
+        """Like `execute`, and gives the first row, or None."""
+        row: Row | None = await self._workflow.sql("fetchrow", statement, args)
+        return row
+
+    async def fetchval(self, statement: str, *args: Any) -> Any:
+        """Like `execute`, and gives the first column of the first row, or None."""
+        return await self._workflow.sql("fetchval", statement, args)
+
+
+class HandlerContext(InvokingContext):
+    """The context of an HTTP handler. It may do anything, and nothing of it is recorded but what it calls."""
+
+    __slots__ = ("_http_request", "idempotency_key")
+
+    def __init__(
+        self,
+        invoker: Invoker,
+        caller: Caller,
+        application: Mapping[str, Any],
+        *,
+        http_request: Any = None,
+        idempotency_key: str | None = None,
+        options: StartOptions = NO_OPTIONS,
+    ) -> None:
+        super().__init__(invoker, options.workflow_uuid, caller, application, options)
+        self._http_request = http_request
+        self.idempotency_key = idempotency_key
+
+    @property
+    def request(self) -> Any:
+        """The Quart request."""
+        return self._http_request
+
+
+class ApplicationContext(InvokingContext):
+    """The context of a script, a test or a foreign web framework: `app.context()`."""
+
+    __slots__ = ()
+
+
+class CommunicatorContext(Context):
+    """The context of one attempt of a communicator."""
+
+    __slots__ = ("attempt", "idempotency_key", "max_attempts")
+    workflow_uuid: UUID
+
+    def __init__(
+        self,
+        workflow_uuid: UUID,
+        caller: Caller,
+        application: Mapping[str, Any],
+        idempotency_key: str,
+        attempt: int,
+        max_attempts: int,
+    ) -> None:
+        super().__init__(workflow_uuid, caller, application)
+        self.idempotency_key = idempotency_key
+        """The same over all attempts, crashes and replays of this step: hand it to the service that is called."""
+        self.attempt = attempt
+        self.max_attempts = max_attempts
+
+
+class Client(Protocol):
+    """The open transaction, as asyncpg offers it. There is no begin and no commit: the runtime does both."""
+
+    async def execute(self, statement: str, *args: Any, timeout: float | None = None) -> str: ...
+
+    async def executemany(
+        self, statement: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None: ...
+
+    async def fetch(self, statement: str, *args: Any, timeout: float | None = None) -> list[Any]: ...
+
+    async def fetchrow(self, statement: str, *args: Any, timeout: float | None = None) -> Any: ...
+
+    async def fetchval(self, statement: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any: ...
+
+    def cursor(self, statement: str, *args: Any, prefetch: int | None = None) -> AsyncIterator[Any]: ...
+
+
+class TransactionContext(Context):
+    """The context of a transaction: `client` is the open database transaction."""
+
+    __slots__ = ("client",)
+    workflow_uuid: UUID
+
+    def __init__(self, workflow_uuid: UUID, caller: Caller, application: Mapping[str, Any], client: Client) -> None:
+        super().__init__(workflow_uuid, caller, application)
+        self.client = client
+
+
+class BoundNamespace:
+    """The operations of a class with a context in front. Anything else of the class is not for here."""
+
+    __slots__ = ("_ctx", "_namespace")
+
+    def __init__(self, ctx: InvokingContext, namespace: type) -> None:
+        self._ctx = ctx
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        operation: Any = getattr(self._namespace, name)
+        bind = getattr(operation, "bind_context", None)
+        if bind is None:
+            raise InvocationError(
+                f"{self._namespace.__qualname__}.{name} is not an operation",
+                hint="decorate it with @operon.workflow, @operon.transaction or @operon.communicator",
+            )
+        return bind(self._ctx)

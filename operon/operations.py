@@ -1,0 +1,264 @@
+"""Operations: what `@workflow`, `@transaction` and `@communicator` make of a function.
+
+A decorator describes and registers nothing: it returns an object that knows its function, its name and its options.
+Calling the object with a context hands it to that context's invoker, which decides between replay and run. Nothing
+here is `async`: a step is numbered when it is called, not when it is awaited, so that `asyncio.gather` replays.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    get_args,
+    overload,
+)
+
+from operon.codec import Signature
+from operon.contexts import CommunicatorContext, InvokingContext, TransactionContext, WorkflowContext
+from operon.errors import CatalogError, InvocationError
+from operon.retry import Retry
+
+if TYPE_CHECKING:
+    from operon.handles import WorkflowHandle
+    from operon.routes import Route
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+Kind = Literal["workflow", "transaction", "communicator", "handler"]
+
+DEFAULT_RETRY = Retry()
+
+
+def unwrap_static(fn: Any) -> Any:
+    """The function under a `@staticmethod`."""
+    return fn.__func__ if isinstance(fn, staticmethod) else fn
+
+
+class Described:
+    """A decorated function: its name, where it was written, its parameters, its routes."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, fn: Callable[..., Any], name: str | None) -> None:
+        if isinstance(fn, Described):
+            raise CatalogError(
+                f"{fn.name}: @operon.{self.kind} is above another decorator of Operon",
+                hint="write the route decorator at the top, the operation decorator below it, @staticmethod last",
+            )
+        if not callable(fn):
+            raise CatalogError(f"@operon.{self.kind} decorates functions, not {fn!r}")
+        self.fn = fn
+        self.name: str = name or fn.__qualname__
+        self.routes: tuple[Route, ...] = ()
+        self.required_roles: tuple[str, ...] | None = None
+        functools.update_wrapper(self, fn, updated=())
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """Parameters after the context, and the result, with their codecs."""
+        return Signature(self.fn, skip_first=True, operation_name=self.name)
+
+    @property
+    def where(self) -> str:
+        """File and line of the function, for errors."""
+        code = getattr(self.fn, "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.fn)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+class Operation(Described, Generic[P, R]):
+    """A workflow, a transaction or a communicator."""
+
+    __hash__ = object.__hash__
+
+    def __call__(self, ctx: InvokingContext, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Calls the operation; the step is numbered here."""
+        try:
+            invoker = ctx.invoker
+        except AttributeError:
+            raise not_invoking(self, ctx) from None
+        return invoker.invoke(self, ctx, args, kwargs)
+
+    def bind_context(self, ctx: InvokingContext) -> Callable[P, Coroutine[Any, Any, R]]:
+        """This operation with the context in front, for `ctx.invoke(Class)`."""
+        return functools.partial(self.__call__, ctx)
+
+    if TYPE_CHECKING:  # to a checker `ctx.invoke(Ticket)` is a Ticket, and operations bind to it as methods do
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+        def __get__(self, instance: object | None, owner: type) -> Any: ...
+
+
+class Workflow(Operation[P, "WorkflowHandle[R]"], Generic[P, R]):
+    """A function that always runs to completion. Calling it gives its handle."""
+
+    kind = "workflow"
+
+    def __init__(self, fn: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], name: str | None = None) -> None:
+        super().__init__(fn, name)
+        require_async(self)
+
+
+class Transaction(Operation[P, R], Generic[P, R]):
+    """One database transaction, exactly once."""
+
+    kind = "transaction"
+
+    def __init__(
+        self,
+        fn: Callable[Concatenate[TransactionContext, P], Awaitable[R]],
+        name: str | None = None,
+        isolation: Isolation = "SERIALIZABLE",
+        read_only: bool = False,
+    ) -> None:
+        super().__init__(fn, name)
+        require_async(self)
+        if isolation not in get_args(Isolation):
+            raise CatalogError(
+                f"{self.name}: there is no isolation level {isolation!r}",
+                hint=f"one of {', '.join(get_args(Isolation))}",
+            )
+        self.isolation: Isolation = isolation
+        self.read_only = read_only
+
+
+class Communicator(Operation[P, R], Generic[P, R]):
+    """A call to the world: at least once, never again after it completed."""
+
+    kind = "communicator"
+
+    def __init__(
+        self,
+        fn: Callable[Concatenate[CommunicatorContext, P], Awaitable[R] | R],
+        name: str | None = None,
+        retry: Retry | None = DEFAULT_RETRY,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        super().__init__(fn, name)
+        if timeout_seconds is not None and timeout_seconds <= 0:
+            raise CatalogError(f"{self.name}: timeout_seconds is {timeout_seconds}", hint="a number above 0, or None")
+        self.retry = retry
+        self.timeout_seconds = timeout_seconds
+        self.is_async = inspect.iscoroutinefunction(fn)
+
+
+def require_async(operation: Described) -> None:
+    if not inspect.iscoroutinefunction(operation.fn):
+        raise CatalogError(
+            f"{operation.name} at {operation.where} is not `async def`",
+            hint=f"a {operation.kind} is a coroutine function; only communicators may be synchronous",
+        )
+
+
+def not_invoking(operation: Described, ctx: object) -> InvocationError:
+    if isinstance(ctx, (TransactionContext, CommunicatorContext)):
+        inside = "transaction" if isinstance(ctx, TransactionContext) else "communicator"
+        return InvocationError(
+            f"{operation.name} was called from inside a {inside}",
+            hint=f"a {inside} is one step; call {operation.name} from the workflow, before or after it",
+        )
+    return InvocationError(
+        f"{operation.name} was called with {ctx!r} in place of a context",
+        hint=f"pass the caller's context on: await {operation.fn.__name__}(ctx, ...)",
+    )
+
+
+@overload
+def workflow(fn: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None
+) -> Callable[[Callable[Concatenate[WorkflowContext, P], Awaitable[R]]], Workflow[P, R]]: ...
+def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
+    """A function that always runs to completion; deterministic, it orchestrates the others.
+
+    name: the recorded name, `__qualname__` by default. Keep it when the function is renamed.
+    """
+
+    def decorate(fn: Any) -> Workflow[..., Any]:
+        return Workflow(unwrap_static(fn), name)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def transaction(fn: Callable[Concatenate[TransactionContext, P], Awaitable[R]], /) -> Transaction[P, R]: ...
+@overload
+def transaction(
+    *, name: str | None = None, isolation: Isolation = "SERIALIZABLE", read_only: bool = False
+) -> Callable[[Callable[Concatenate[TransactionContext, P], Awaitable[R]]], Transaction[P, R]]: ...
+def transaction(
+    fn: Any = None, /, *, name: str | None = None, isolation: Isolation = "SERIALIZABLE", read_only: bool = False
+) -> Any:
+    """One ACID database transaction, exactly once: its checkpoint commits with the user's own writes.
+
+    isolation: SERIALIZABLE by default; conflicts (40001, 40P01) are retried.
+    read_only: Postgres refuses writes; the result is recorded all the same.
+    """
+
+    def decorate(fn: Any) -> Transaction[..., Any]:
+        return Transaction(unwrap_static(fn), name, isolation, read_only)
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def communicator(
+    fn: Callable[Concatenate[CommunicatorContext, P], Coroutine[Any, Any, R]], /
+) -> Communicator[P, R]: ...
+@overload
+def communicator(fn: Callable[Concatenate[CommunicatorContext, P], R], /) -> Communicator[P, R]: ...
+@overload
+def communicator(
+    *, name: str | None = None, retry: Retry | None = DEFAULT_RETRY, timeout_seconds: float | None = None
+) -> CommunicatorDecorator: ...
+def communicator(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = DEFAULT_RETRY,
+    timeout_seconds: float | None = None,
+) -> Any:
+    """A call to the world: at least once, never again after it completed. `def` runs in a worker thread.
+
+    retry: how often and when to try again; None for a single attempt.
+    timeout_seconds: the longest that one attempt may take.
+    """
+
+    def decorate(fn: Any) -> Communicator[..., Any]:
+        return Communicator(unwrap_static(fn), name, retry, timeout_seconds)
+
+    return decorate if fn is None else decorate(fn)
+
+
+if TYPE_CHECKING:
+
+    class CommunicatorDecorator:
+        """`@communicator(...)` with options takes coroutine functions and plain ones."""
+
+        @overload
+        def __call__(
+            self, fn: Callable[Concatenate[CommunicatorContext, P], Coroutine[Any, Any, R]], /
+        ) -> Communicator[P, R]: ...
+        @overload
+        def __call__(self, fn: Callable[Concatenate[CommunicatorContext, P], R], /) -> Communicator[P, R]: ...
+        def __call__(self, fn: Any, /) -> Any: ...
