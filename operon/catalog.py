@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from operon.codec import Codec
 from operon.errors import CatalogError, UnknownOperationError
-from operon.operations import Communicator, Described, Operation, Transaction, Workflow
+from operon.operations import Communicator, Described, Initializer, Operation, Transaction, Workflow
 from operon.routes import Handler, Route
+
+ANYTHING = Codec(Any, "the result of an operation that this application does not have")
 
 Namespace = str | ModuleType | type
 
@@ -33,6 +36,7 @@ class Catalog:
     def __init__(self, *namespaces: Namespace) -> None:
         self.operations: dict[str, Operation[..., Any]] = {}
         self.handlers: list[Handler[..., Any]] = []
+        self.initializers: list[Initializer] = []
         for namespace in namespaces:
             for described in described_in(namespace):
                 self.add(described)
@@ -44,6 +48,10 @@ class Catalog:
         if isinstance(described, Handler):
             if described not in self.handlers:
                 self.handlers.append(described)
+            return
+        if isinstance(described, Initializer):
+            if described not in self.initializers:
+                self.initializers.append(described)
             return
         if not isinstance(described, Operation):
             raise CatalogError(f"{described!r} is neither an operation nor a handler")
@@ -70,6 +78,11 @@ class Catalog:
                 f"{operation.name} at {operation.where} is not an operation of this application",
                 hint="pass its module or class to Operon(...)",
             )
+
+    def result_codec(self, name: str) -> Codec:
+        """How a result of this operation is decoded; of an operation of another application, to plain JSON."""
+        operation = self.operations.get(name)
+        return ANYTHING if operation is None else operation.signature.result
 
     @property
     def endpoints(self) -> list[Endpoint]:

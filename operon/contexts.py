@@ -48,7 +48,6 @@ class StartOptions:
     """Options for the next workflow that a context starts, set by `ctx.using(...)`."""
 
     workflow_uuid: UUID | None = None
-    timeout: float | None = None  # seconds until the workflow is cancelled
 
 
 NO_OPTIONS = StartOptions()
@@ -160,14 +159,13 @@ class InvokingContext(Context):
         bound: Any = BoundNamespace(self, namespace)
         return bound  # type: ignore[no-any-return]
 
-    def using(self, *, workflow_uuid: UUID | str | None = None, timeout: float | None = None) -> Self:
+    def using(self, *, workflow_uuid: UUID | str | None = None) -> Self:
         """A copy of this context with options for the next workflow it starts.
 
         workflow_uuid: the identity of the workflow, which makes the start idempotent.
-        timeout: seconds after which the workflow is cancelled.
         """
         identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
-        return self._with_options(StartOptions(identity, timeout))
+        return self._with_options(StartOptions(identity))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
@@ -313,6 +311,16 @@ class TransactionContext(Context):
 
     def __init__(self, workflow_uuid: UUID, caller: Caller, application: Mapping[str, Any], client: Client) -> None:
         super().__init__(workflow_uuid, caller, application)
+        self.client = client
+
+
+class InitializerContext(Context):
+    """The context of an initializer: `client` is an open transaction, committed when the function returns."""
+
+    __slots__ = ("client",)
+
+    def __init__(self, application: Mapping[str, Any], client: Client) -> None:
+        super().__init__(None, NOBODY, application)
         self.client = client
 
 

@@ -25,7 +25,7 @@ from typing import (
 )
 
 from operon.codec import Signature
-from operon.contexts import CommunicatorContext, InvokingContext, TransactionContext, WorkflowContext
+from operon.contexts import CommunicatorContext, InitializerContext, InvokingContext, TransactionContext, WorkflowContext
 from operon.errors import CatalogError, InvocationError
 from operon.retry import Retry
 
@@ -37,7 +37,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
-Kind = Literal["workflow", "transaction", "communicator", "handler"]
+Kind = Literal["workflow", "transaction", "communicator", "handler", "initializer"]
 
 DEFAULT_RETRY = Retry()
 
@@ -158,6 +158,24 @@ class Communicator(Operation[P, R], Generic[P, R]):
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.is_async = inspect.iscoroutinefunction(fn)
+
+
+class Initializer(Described):
+    """A function that runs at each start, before any workflow does."""
+
+    kind = "initializer"
+
+    def __init__(self, fn: Callable[[InitializerContext], Awaitable[None]]) -> None:
+        super().__init__(fn, None)
+        require_async(self)
+
+
+def initializer(fn: Callable[[InitializerContext], Awaitable[None]], /) -> Initializer:
+    """Runs at each start of an executor, before any workflow: the place for `create table if not exists`.
+
+    It runs in a transaction of its own, in one process at a time, and so has to bear being run again.
+    """
+    return Initializer(unwrap_static(fn))
 
 
 def require_async(operation: Described) -> None:

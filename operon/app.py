@@ -1,0 +1,148 @@
+"""The application: collects operations, runs them, and serves their routes. What users write `app = operon.Operon(...)` for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from operon import config as configuration
+from operon.catalog import Catalog, Namespace
+from operon.contexts import NOBODY, ApplicationContext, Caller
+from operon.errors import ConfigurationError
+from operon.http import server
+from operon.runtime.executor import Executor
+
+
+class Operon:
+    """An application, and an ASGI application.
+
+    namespaces: modules, names of modules (`__name__`) and classes whose operations and routes this application has.
+    config: the application's own configuration, for `ctx.config`.
+    quart: a Quart application to add the routes to; one is made otherwise.
+    Any setting of `operon.config.Settings` by its name, such as `database_url`.
+
+    `async with app:` runs it without HTTP; `operon start module:app` and any ASGI server's lifespan run it with HTTP.
+    Raises ConfigurationError and its kin, with what to do, before anything runs.
+    """
+
+    def __init__(
+        self,
+        *namespaces: Namespace,
+        config: Mapping[str, Any] | None = None,
+        quart: server.Quart | None = None,
+        **settings: Any,
+    ) -> None:
+        if not namespaces:
+            raise ConfigurationError("Operon() has nothing to run", hint="Operon(__name__, Class, ...)")
+        self._namespaces = namespaces
+        self._overrides = settings
+        self._application: Mapping[str, Any] = dict(config or {})
+        self._given_quart = quart
+        self._quart: server.Quart | None = None
+        self._executor: Executor | None = None
+        self._settings: configuration.Settings | None = None
+        self._by_server = False
+        configuration.load(settings)  # a wrong keyword is found where it is written
+
+    @property
+    def settings(self) -> configuration.Settings:
+        """The settings: keyword, environment, default."""
+        if self._settings is None:
+            self._settings = configuration.load(self._overrides)
+        return self._settings
+
+    def override(self, **settings: Any) -> None:
+        """Settings of the command line, before the application is started."""
+        self._overrides = {**self._overrides, **{name: value for name, value in settings.items() if value is not None}}
+        self._settings = None
+
+    @property
+    def executor(self) -> Executor:
+        """The executor, made on first use: this is where clashes of names are found."""
+        if self._executor is None:
+            self._executor = Executor(self.settings, Catalog(*self._namespaces), self._application)
+        return self._executor
+
+    @property
+    def quart(self) -> server.Quart:
+        """The Quart application: blueprints, static files, websockets, anything that Quart can."""
+        if self._quart is None:
+            executor = self.executor
+            self._quart = server.build(
+                executor.catalog,
+                self.settings,
+                executor.invoker,
+                self._application,
+                name="operon",
+                quart=self._given_quart,
+                on_startup=self._start_by_server,
+                on_shutdown=self._stop_by_server,
+            )
+        return self._quart
+
+    def context(
+        self, *, user: str | None = None, roles: tuple[str, ...] = (), workflow_uuid: UUID | str | None = None
+    ) -> ApplicationContext:
+        """A context to start workflows with, from a script, a test or another web framework.
+
+        workflow_uuid: the identity of what it starts, which makes the start idempotent.
+        """
+        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
+        caller = Caller(user, tuple(roles)) if user is not None or roles else NOBODY
+        return self.executor.context(caller, identity)
+
+    async def _start(self) -> None:
+        await self.executor.start(await self._database())
+
+    async def _stop(self) -> None:
+        await self.executor.stop()
+        self._executor = None
+        self._quart = None
+
+    async def _start_by_server(self) -> None:
+        """The lifespan of an ASGI server; `async with app:` may have been quicker."""
+        if not self.executor.running:
+            self._by_server = True
+            await self._start()
+
+    async def _stop_by_server(self) -> None:
+        if self._by_server:
+            self._by_server = False
+            await self._stop()
+
+    async def _database(self) -> str:
+        settings = self.settings
+        if settings.database_url is not None:
+            return settings.database_url
+        from operon.database import embedded  # POSIX only, and only needed without a database_url
+
+        return await embedded.start(Path(settings.data_dir), production=settings.env == "production")
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def serve(self, started: Callable[[str], object], stop: asyncio.Event) -> None:
+        """Serves HTTP, as a child of the executor's supervisor, until `stop` is set. The executor has to run.
+
+        started: called with the URL once it listens. Raises PortInUse.
+        """
+        await self.executor.serve(
+            lambda ready: server.serve(self.quart, self.settings, ready, stop), started
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI."""
+        await self.quart(scope, receive, send)
+
+    def __repr__(self) -> str:
+        return f"<Operon {self._executor!r}>"

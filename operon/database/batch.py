@@ -1,0 +1,222 @@
+"""What one flush carries: the records that live workflows appended since the last one, as columns.
+
+Columns, because that is how they travel: one array per column, `unnest`ed by `operon.flush`. A column that few records
+use is a dict by row number and does not travel at all when it is empty. Nobody changes a batch once it was taken.
+
+Whoever appended to a batch can wait for it. Each waiter has a future of its own: a task that is cancelled cancels the
+future it waits for, and must not take its neighbours along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+Sparse = dict[int, Any]
+
+# What a flush may carry. More than this gains nothing and delays everybody in it.
+RECORDS_MAX = 2_000
+BYTES_MAX = 8 * 1024 * 1024
+
+
+class Batch:
+    """Records of many workflows, in the order in which each of them appended its own."""
+
+    __slots__ = (
+        "added",
+        "bells",
+        "c_attempts",
+        "c_error",
+        "c_kind",
+        "c_name",
+        "c_output",
+        "c_seen",
+        "c_started",
+        "c_step",
+        "c_uuid",
+        "done",
+        "error",
+        "f_error",
+        "f_output",
+        "f_status",
+        "f_uuid",
+        "failed",
+        "keyed",
+        "payload_bytes",
+        "s_caller",
+        "s_error",
+        "s_inputs",
+        "s_name",
+        "s_output",
+        "s_parent",
+        "s_parent_step",
+        "s_request",
+        "s_status",
+        "s_uuid",
+        "statements",
+        "taken",
+        "waiters",
+    )
+
+    def __init__(self) -> None:
+        self.s_uuid: list[UUID] = []
+        self.s_name: list[str] = []
+        self.s_inputs: list[bytes] = []
+        self.s_status: Sparse = {}
+        self.s_output: Sparse = {}
+        self.s_error: Sparse = {}
+        self.s_caller: Sparse = {}
+        self.s_request: Sparse = {}
+        self.s_parent: Sparse = {}
+        self.s_parent_step: Sparse = {}
+        self.c_uuid: list[UUID] = []
+        self.c_step: list[int] = []
+        self.c_kind: list[int] = []
+        self.c_name: list[str] = []
+        self.c_output: list[bytes | None] = []
+        self.c_started: list[float] = []
+        self.c_error: Sparse = {}
+        self.c_attempts: Sparse = {}
+        self.c_seen: Sparse = {}
+        self.f_uuid: list[UUID] = []
+        self.f_output: list[bytes | None] = []
+        self.f_status: Sparse = {}
+        self.f_error: Sparse = {}
+        self.statements: list[Any] = []  # one-statement transactions, to run before the flush
+        self.bells: set[str] = set()
+        self.keyed: set[UUID] = set()  # starts whose UUID somebody chose, so that it may be taken
+        self.payload_bytes = 0
+        self.added = 0  # checkpoints that its statements added, when they have run
+        self.done = False
+        self.taken: Collection[UUID] = ()
+        self.failed: dict[UUID, BaseException] | None = None
+        self.error: BaseException | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def records(self) -> int:
+        """How many rows it writes."""
+        return len(self.s_uuid) + len(self.c_uuid) + len(self.f_uuid) + len(self.statements) - self.added
+
+    @property
+    def full(self) -> bool:
+        """Whether the next record belongs into another batch."""
+        return self.payload_bytes > BYTES_MAX or self.records >= RECORDS_MAX
+
+    def checkpoint(
+        self,
+        workflow_uuid: UUID,
+        step: int,
+        kind: int,
+        name: str,
+        output: bytes | None,
+        started: float,
+        error: bytes | None = None,
+        seen: str | None = None,
+        attempts: int = 1,
+    ) -> None:
+        """Appends the answer of a step: exactly one of output and error."""
+        row = len(self.c_uuid)
+        if error is not None:
+            self.c_error[row] = error
+        if seen is not None:
+            self.c_seen[row] = seen
+        if attempts != 1:
+            self.c_attempts[row] = attempts
+        self.c_uuid.append(workflow_uuid)
+        self.c_step.append(step)
+        self.c_kind.append(kind)
+        self.c_name.append(name)
+        self.c_output.append(output)
+        self.c_started.append(started)
+
+    def forget_added(self) -> None:
+        """Takes back what its statements added: they run again."""
+        if self.added:
+            rows = len(self.c_uuid) - self.added
+            for column in (self.c_uuid, self.c_step, self.c_kind, self.c_name, self.c_output, self.c_started):
+                del column[rows:]
+            self.c_seen = {row: seen for row, seen in self.c_seen.items() if row < rows}
+            self.added = 0
+
+    def workflows(self) -> list[UUID]:
+        """Everyone who has a record in it, once each."""
+        return list(dict.fromkeys([*self.s_uuid, *self.c_uuid, *self.f_uuid]))
+
+    def columns(self) -> list[list[Any] | None]:
+        """The arguments of `operon.flush` after the first three; None for what is empty."""
+        s, c, f = len(self.s_uuid), len(self.c_uuid), len(self.f_uuid)
+        return [
+            self.s_uuid or None,
+            self.s_name or None,
+            self.s_inputs or None,
+            dense(self.s_status, s),
+            dense(self.s_output, s),
+            dense(self.s_error, s),
+            dense(self.s_caller, s),
+            dense(self.s_request, s),
+            dense(self.s_parent, s),
+            dense(self.s_parent_step, s),
+            self.c_uuid or None,
+            self.c_step or None,
+            self.c_kind or None,
+            self.c_name or None,
+            self.c_output or None,
+            dense(self.c_error, c),
+            self.c_started or None,
+            dense(self.c_attempts, c),
+            dense(self.c_seen, c),
+            self.f_uuid or None,
+            dense(self.f_status, f),
+            self.f_output or None,
+            dense(self.f_error, f),
+            list(self.bells) or None,
+        ]
+
+    def only(self, workflows: Collection[UUID]) -> Batch:
+        """The records of some of its workflows, as a batch of their own, in the same order."""
+        part = Batch()
+        for prefix in ("s", "c", "f"):
+            uuids = getattr(self, f"{prefix}_uuid")
+            kept = [row for row, uuid in enumerate(uuids) if uuid in workflows]
+            for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
+                values = getattr(self, column)
+                if isinstance(values, dict):
+                    picked: Any = {new: values[row] for new, row in enumerate(kept) if row in values}
+                else:
+                    picked = [values[row] for row in kept]
+                setattr(part, column, picked)
+        part.keyed = self.keyed & set(workflows)
+        part.bells = self.bells
+        return part
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Tells everyone who waits that the batch is durable, or why it will never be."""
+        self.done = True
+        self.error = error
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+    async def durable(self, workflow_uuid: UUID) -> None:
+        """Waits until the records of a workflow are durable; raises what became of them if they never will be."""
+        if not self.done:
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            await waiter
+        if self.error is not None:
+            raise self.error
+        if self.failed is not None and (failure := self.failed.get(workflow_uuid)) is not None:
+            raise failure
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else f"{len(self.waiters)} waiting"
+        return f"<Batch {len(self.s_uuid)} starts, {len(self.c_uuid)} checkpoints, {len(self.f_uuid)} ends, {state}>"
+
+
+def dense(sparse: Sparse, rows: int) -> list[Any] | None:
+    """A sparse column as an array, or None when nothing is in it."""
+    return [sparse.get(row) for row in range(rows)] if sparse else None

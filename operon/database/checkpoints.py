@@ -1,0 +1,78 @@
+"""Checkpoints in the database: read for replay, looked up when an acknowledgement was lost.
+
+They are written in two places only: by the committer's flush, and by a user's transaction as its last statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
+
+from operon.database.connection import Connection
+from operon.database.sql import statements
+
+SQL = statements("checkpoints.sql")
+
+
+class Checkpoint(NamedTuple):
+    """A recorded step. Exactly one of output and error is there."""
+
+    step: int
+    kind: int
+    name: str
+    output: bytes | None
+    error: bytes | None
+    seen: str | None
+
+
+class Recorded(NamedTuple):
+    """What stands where a transaction's checkpoint should be."""
+
+    token: int | None
+    output: bytes | None
+    error: bytes | None
+
+
+async def history(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, list[Checkpoint]]:
+    """The recorded steps of a batch of workflows, in order."""
+    found: dict[UUID, list[Checkpoint]] = {}
+    for uuid, *fields in await connection.fetch(SQL["history"], list(workflows)):
+        found.setdefault(uuid, []).append(Checkpoint(*fields))
+    return found
+
+
+async def recorded(connection: Connection, workflow_uuid: UUID, step: int) -> Recorded | None:
+    """The checkpoint of a step, if there is one."""
+    row = await connection.fetchrow(SQL["recorded"], workflow_uuid, step)
+    return None if row is None else Recorded(*row)
+
+
+async def prepare_checkpoint(connection: Connection) -> None:
+    """Makes `operon_checkpoint` known to a session of the pool."""
+    await connection.execute(SQL["prepare_checkpoint"])
+
+
+def commit_with_checkpoint(
+    workflow_uuid: UUID,
+    step: int,
+    owner: int,
+    epoch: int,
+    name: str,
+    token: int,
+    output: bytes,
+    started: float,
+    seen: str | None,
+    attempts: int | None,
+    kind: int,
+) -> str:
+    """The last message of a user's transaction: its checkpoint and its COMMIT in one round trip.
+
+    The simple-query protocol has no parameters, so only hexadecimal digits and numbers of our own making stand in it.
+    """
+    seen_hex = "null" if seen is None else f"convert_from('\\x{seen.encode().hex()}', 'UTF8')"
+    return (
+        f"execute operon_checkpoint ('{workflow_uuid.hex}', {step:d}, {owner:d}, {epoch:d}, '\\x{name.encode().hex()}', "
+        f"{token:d}, '\\x{output.hex()}', {started:.6f}, {seen_hex}, {'null' if attempts is None else int(attempts)}, {kind:d}); "
+        "commit"
+    )

@@ -1,0 +1,87 @@
+"""Executors: who is alive. An executor registers a new incarnation at each start; a dead one never comes back."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+
+import msgspec
+
+from operon.database.connection import Connection
+from operon.database.sql import statements
+
+SQL = statements("executors.sql")
+
+# The first of the two keys of an executor's session lock; the second is its incarnation.
+SESSION_LOCK = 0x6F70
+
+
+class Other(msgspec.Struct, frozen=True):
+    """Another executor as the database sees it now."""
+
+    incarnation: int
+    lease_until: datetime
+    expired: bool
+    gone: bool  # its session lock is free
+
+
+async def register(connection: Connection, version: str, lease_seconds: float) -> int:
+    """A new incarnation, alive for one lease."""
+    incarnation: int = await connection.fetchval(
+        SQL["register"], socket.gethostname(), os.getpid(), version, lease_seconds
+    )
+    return incarnation
+
+
+async def renew(connection: Connection, incarnation: int, lease_seconds: float, session_lock: bool) -> bool:
+    """Renews the lease; False when somebody declared this executor dead, which is final."""
+    return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock) is not None
+
+
+async def hold_session_lock(connection: Connection, incarnation: int) -> None:
+    """Takes the lock that ends with this session: to peers, its end is the end of the process."""
+    await connection.execute(f"select pg_advisory_lock({SESSION_LOCK}, {int(incarnation)})")
+
+
+async def last_batch(connection: Connection, incarnation: int) -> tuple[int, bool]:
+    """The last batch that landed, and whether this executor is dead; waits for one that is under way."""
+    row = await connection.fetchrow(SQL["last_batch"], incarnation)
+    return (row["batch"], row["state"] == 2) if row is not None else (0, True)
+
+
+async def others(connection: Connection, incarnation: int) -> list[Other]:
+    """Every other executor that counts as alive."""
+    rows = await connection.fetch(SQL["others"], incarnation, SESSION_LOCK)
+    return [Other(row["incarnation"], row["lease_until"], row["expired"], row["gone"]) for row in rows]
+
+
+async def server_uptime_seconds(connection: Connection) -> float:
+    uptime: float = await connection.fetchval(SQL["uptime"])
+    return uptime
+
+
+async def declare_dead(connection: Connection, incarnation: int, lease_until: datetime) -> bool:
+    """Declares an executor dead unless it has renewed its lease since; True if this call did it."""
+    return await connection.fetchval(SQL["declare_dead"], incarnation, lease_until) is not None
+
+
+async def kill(connection: Connection, incarnation: int) -> None:
+    """For tests: as if somebody else had declared this executor dead."""
+    await connection.execute(SQL["kill"], incarnation)
+
+
+async def drain(connection: Connection, incarnation: int) -> None:
+    """This executor claims no more."""
+    await connection.execute(SQL["drain"], incarnation)
+
+
+async def leave(connection: Connection, incarnation: int) -> int:
+    """The end of an orderly shutdown; gives how many workflows are now ready for others."""
+    released: int = await connection.fetchval(SQL["leave"], incarnation)
+    return released
+
+
+async def forget(connection: Connection) -> None:
+    """Removes executors that are long dead and own nothing."""
+    await connection.execute(SQL["forget"])

@@ -1,0 +1,55 @@
+-- name: register
+-- Always a new incarnation: a name that is used again could be taken for its predecessor.
+insert into operon.executors (host, pid, version, lease_until)
+values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+returning incarnation
+
+-- name: renew
+-- A lease that merely ran out may be renewed, until somebody declared its executor dead: no row, and dead is final.
+update operon.executors set lease_until = clock_timestamp() + make_interval(secs => $2), session_lock = $3
+where incarnation = $1 and state <> 2
+returning 1
+
+-- name: last_batch
+-- Waits for a flush that may still be under way on a lost connection, then says whether it landed.
+select batch, state from operon.executors where incarnation = $1 for update
+
+-- name: others
+-- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.
+-- The lock is shared and ends with the statement, so probing executors do not see one another.
+select incarnation, lease_until, lease_until < clock_timestamp() as expired,
+    session_lock and pg_try_advisory_xact_lock_shared($2, incarnation::integer) as gone
+from operon.executors
+where state <> 2 and incarnation <> $1
+
+-- name: uptime
+-- Seconds since the server accepts connections. After a restart of the server every session lock is free for a moment.
+select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8
+
+-- name: declare_dead
+-- Locks the row against a flush first. An executor that renewed its lease since we looked is left alone.
+update operon.executors set state = 2, died_at = clock_timestamp()
+where incarnation = $1 and state <> 2 and lease_until = $2
+returning 1
+
+-- name: kill
+-- For tests: as if somebody else had declared this executor dead.
+update operon.executors set state = 2, died_at = clock_timestamp() where incarnation = $1
+
+-- name: drain
+update operon.executors set state = 1 where incarnation = $1 and state = 0
+
+-- name: leave
+-- The end of an orderly shutdown: what is unfinished is ready for anybody at once.
+with released as (
+    update operon.workflows set owner = null where owner = $1 and status = 0 returning 1
+), left_behind as (
+    update operon.executors set state = 2, died_at = clock_timestamp() where incarnation = $1 and state <> 2
+)
+select count(*) from released
+
+-- name: forget
+-- Executors that are dead for a day and own nothing that is pending.
+delete from operon.executors e
+where e.state = 2 and e.died_at < clock_timestamp() - interval '1 day'
+    and not exists (select from operon.workflows w where w.owner = e.incarnation and w.status = 0)

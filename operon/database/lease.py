@@ -1,0 +1,162 @@
+"""The lease of an executor, kept by a thread of its own on a connection of its own.
+
+A thread, so that a long computation in the application does not cost the lease; but it renews only while the event loop
+ticks, because a process whose loop is stuck must lose its workflows. The lease is believed until some time before it
+ends in the database, counted from when the renewal was *sent* and on a clock that runs on while the machine sleeps: so
+this process always stops believing before anybody else may.
+
+    trusted -> doubtful     no renewal in time: no new communicator starts, nothing is claimed; checkpoints are still
+                            tried, for the database decides
+    doubtful -> trusted     a renewal went through; nothing is lost, whatever the outage lasted
+    -> fenced               somebody declared this executor dead; final
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from operon.database import executors
+from operon.database.connection import Connection, close, connect, describe
+
+logger = logging.getLogger("operon.lease")
+
+RENEW_SECONDS = 1.5  # how long one renewal may take
+TICK_SECONDS = 0.5  # how often the event loop shows that it lives
+MARGIN = 0.25  # of the lease: believed that much shorter than the database grants it
+
+# Counts while the machine is suspended, which CLOCK_MONOTONIC does not.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boottime() -> float:
+    return time.clock_gettime(CLOCK)
+
+
+class Lease:
+    """The right of this incarnation to run workflows."""
+
+    def __init__(
+        self,
+        url: str,
+        incarnation: int,
+        lease_seconds: float,
+        heartbeat_seconds: float,
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self.incarnation = incarnation
+        self.fenced = False
+        self.session_lock = False  # written by the notifier: whether our session lock is held
+        self._url = url
+        self._seconds = lease_seconds
+        self._heartbeat = heartbeat_seconds
+        self._on_fenced = on_fenced
+        self._loop = asyncio.get_running_loop()
+        self._until = boottime() + lease_seconds * (1 - MARGIN)
+        self._unbroken_since = boottime()
+        self._failed = False
+        self._last_tick = time.monotonic()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._renewed = asyncio.Event()
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name=f"operon-lease-{incarnation}", daemon=True)
+
+    def start(self) -> None:
+        """Starts renewing; the lease was granted by `register`."""
+        self._tick()
+        self._thread.start()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether this process may still believe that it is alive to the others."""
+        return not self.fenced and boottime() < self._until
+
+    @property
+    def seasoned(self) -> bool:
+        """Whether every renewal of a whole lease went through. Only then may this executor say that another's lease ran
+        out: after an outage of the database everybody's has."""
+        return self.trusted and boottime() - self._unbroken_since >= self._seconds
+
+    @property
+    def steady(self) -> bool:
+        """Whether no renewal failed of late, so that what looks gone is not merely out of our own sight."""
+        return self.trusted and (not self._failed or self.seasoned)
+
+    async def wait_trusted(self) -> None:
+        """Waits until the lease is beyond doubt; for ever if it is fenced, because then nobody goes on."""
+        while not self.trusted:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    def nudge(self) -> None:
+        """Renews now: the session lock was lost or found, and peers should know."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stops the thread; the lease is left to run out or to be given up by the caller."""
+        self._stop = True
+        self._wake.set()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, RENEW_SECONDS + 3)
+
+    def _tick(self) -> None:
+        self._last_tick = time.monotonic()
+        self._tick_handle = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    @property
+    def _loop_is_stuck(self) -> bool:
+        return time.monotonic() - self._last_tick > self._seconds / 2
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        connection: Connection | None = None
+        while not self._stop and not self.fenced:
+            sent = boottime()
+            if self._loop_is_stuck:
+                logger.warning("the event loop is stuck; the lease is not renewed")
+            else:
+                connection = await self._renew(connection, sent)
+            pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)
+            await asyncio.to_thread(self._wake.wait, max(0.0, sent + pause - boottime()))
+            self._wake.clear()
+        await close(connection)
+
+    async def _renew(self, connection: Connection | None, sent: float) -> Connection | None:
+        try:
+            async with asyncio.timeout(RENEW_SECONDS):
+                if connection is None:
+                    connection = await connect(self._url)
+                alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock)
+        except Exception as error:
+            logger.warning("a heartbeat failed: %s", describe(error, self._url))
+            if connection is not None:
+                connection.terminate()
+            self._failed = True
+            self._unbroken_since = boottime()
+            return None
+        if not alive:
+            self.fenced = True
+            self._call(self._on_fenced)
+            return connection
+        if sent > self._until:  # the machine slept, or the loop was stuck
+            self._failed = True
+            self._unbroken_since = sent
+        self._until = sent + self._seconds * (1 - MARGIN)
+        self._call(self._renewed.set)
+        return connection
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def __repr__(self) -> str:
+        state = "fenced" if self.fenced else "trusted" if self.trusted else "doubtful"
+        return f"<Lease of executor {self.incarnation}: {state}, {self._until - boottime():.1f} s left>"

@@ -1,0 +1,106 @@
+"""Workflows in the database: claimed, looked up, ended. Starts and finishes go through the committer's flush."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from operon.database.connection import Connection
+from operon.database.sql import statements
+
+SQL = statements("workflows.sql")
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A workflow that this executor owns from now on, as it has to be started again."""
+
+    workflow_uuid: UUID
+    epoch: int
+    name: str
+    inputs: bytes
+    authenticated_user: str | None
+    authenticated_roles: list[str] | None
+    assumed_role: str | None
+    request: bytes | None
+    traceparent: str | None
+    parent: UUID | None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What is known of a workflow: its status, and its result or error once it is finished."""
+
+    name: str
+    status: int
+    owner: int | None
+    output: bytes | None
+    error: bytes | None
+    authenticated_user: str | None
+    inputs: bytes = b""
+
+
+class StatusRow(msgspec.Struct, frozen=True):
+    """Everything that `get_status` tells."""
+
+    workflow_uuid: UUID
+    status: int
+    name: str
+    authenticated_user: str | None
+    assumed_role: str | None
+    authenticated_roles: list[str] | None
+    request: bytes | None
+    created_at: datetime
+    updated_at: datetime
+    epoch: int
+    error: bytes | None
+    wait_what: str | None
+    host: str | None
+    pid: int | None
+    owner: int | None
+
+
+async def claimable(connection: Connection, names: list[str], limit: int) -> list[UUID]:
+    """Pending workflows of these names that have no living owner."""
+    return [row[0] for row in await connection.fetch(SQL["claimable"], names, limit)]
+
+
+async def claim(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> list[Claimed]:
+    """Takes those of them that are still there to take."""
+    return [Claimed(*row) for row in await connection.fetch(SQL["claim"], incarnation, list(workflows))]
+
+
+async def reload(connection: Connection, incarnation: int, workflow_uuid: UUID) -> Claimed | None:
+    """A workflow of ours as the database knows it; None if it is not ours any more."""
+    row = await connection.fetchrow(SQL["reload"], workflow_uuid, incarnation)
+    return None if row is None else Claimed(*row)
+
+
+async def outcomes(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, Outcome]:
+    """What is known of these workflows; unknown ones are absent."""
+    rows = await connection.fetch(SQL["outcomes"], list(workflows))
+    return {row[0]: Outcome(*tuple(row)[1:]) for row in rows}
+
+
+async def attach(connection: Connection, workflow_uuid: UUID) -> Outcome | None:
+    """What a second start needs to know of the first."""
+    row = await connection.fetchrow(SQL["attach"], workflow_uuid)
+    return None if row is None else Outcome(*row)
+
+
+async def status(connection: Connection, workflow_uuid: UUID) -> StatusRow | None:
+    """Everything that `get_status` tells; None for an unknown UUID."""
+    row = await connection.fetchrow(SQL["status"], workflow_uuid)
+    return None if row is None else StatusRow(*row)
+
+
+async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes) -> Any:
+    """Stops a workflow for good; it stays visible and can be resumed."""
+    return await connection.execute(SQL["die"], workflow_uuid, incarnation, error)
+
+
+async def ring(connection: Connection, channel: str, bell: str) -> None:
+    """Rings at another executor, or at all of them."""
+    await connection.execute(SQL["ring"], channel, bell)

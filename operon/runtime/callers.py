@@ -1,0 +1,34 @@
+"""How a caller is stored with a workflow, and restored when it is recovered."""
+
+from __future__ import annotations
+
+import msgspec
+
+from operon.contexts import NOBODY, Caller
+from operon.database.workflows import Claimed
+
+encode = msgspec.json.Encoder().encode
+
+
+def caller_columns(caller: Caller) -> tuple[str, bytes | None]:
+    """Who asked, as JSON text for the flush to take apart, and the request as it is."""
+    columns = {
+        "user": caller.user,
+        "roles": caller.roles,
+        "assumed_role": caller.assumed_role,
+        "traceparent": caller.traceparent,
+    }
+    return encode(columns).decode(), None if caller.request is None else encode(caller.request)
+
+
+def caller_of(claimed: Claimed) -> Caller:
+    """The caller of a workflow that is started again."""
+    if claimed.authenticated_user is None and claimed.request is None and claimed.traceparent is None:
+        return NOBODY if not claimed.authenticated_roles else Caller(roles=tuple(claimed.authenticated_roles))
+    return Caller(
+        claimed.authenticated_user,
+        tuple(claimed.authenticated_roles or ()),
+        claimed.assumed_role,
+        None if claimed.request is None else msgspec.json.decode(claimed.request),
+        claimed.traceparent,
+    )

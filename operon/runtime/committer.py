@@ -1,0 +1,288 @@
+"""The committer: group commit for every live workflow of an executor.
+
+Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip, one
+transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There is no
+timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records in order.
+
+What can go wrong with a flush, and what is done about it:
+
+    weather      the server is away or busy: try again, for as long as it takes; nobody's fault, nothing is lost
+    unknown      the connection was lost in flight: ask by the batch's number whether it landed, then decide
+    fenced       this executor was declared dead: every actor in it stops, nothing of the batch counts
+    refused      some record cannot be stored: the batch is split until that workflow is alone; it fails its own actor
+                 and nobody else's, and what that actor had appended since is dropped with it
+
+Only here and in the transaction runner are writing connections touched. An actor waits on a future, so cancelling it
+cannot tear a commit apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from operon.contexts import NOBODY, Caller
+from operon.database.batch import Batch
+from operon.database.connection import is_weather
+from operon.database.lease import Lease
+from operon.database.writer import Writer
+from operon.errors import Fenced
+from operon.runtime.callers import caller_columns
+from operon.runtime.statements import Statement, run_statements
+
+logger = logging.getLogger("operon.committer")
+
+BACKOFF_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Committer:
+    """Takes records from actors and makes them durable, in batches."""
+
+    def __init__(self, writer: Writer, lease: Lease, on_fenced: Callable[[], None]) -> None:
+        self._writer = writer
+        self._lease = lease
+        self._on_fenced = on_fenced
+        self._queue: deque[Batch] = deque()
+        self._current = Batch()
+        self._idle: asyncio.Future[None] | None = None
+        self._busy = False
+        self._fenced: Fenced | None = None
+        self._drained: list[asyncio.Future[None]] = []
+        self._number = 0
+        self.flushes = 0
+
+    # ------------------------------------------------------------------ appending: synchronous, called by actors
+
+    def start(
+        self,
+        workflow_uuid: UUID,
+        name: str,
+        inputs: bytes,
+        caller: Caller = NOBODY,
+        parent: tuple[UUID, int] | None = None,
+        *,
+        keyed: bool = False,
+    ) -> Batch:
+        """Records that a workflow begins. `keyed`: its UUID was chosen by somebody, so it may be taken already."""
+        batch = self._open(len(inputs))
+        row = len(batch.s_uuid)
+        batch.s_uuid.append(workflow_uuid)
+        batch.s_name.append(name)
+        batch.s_inputs.append(inputs)
+        if keyed:
+            batch.keyed.add(workflow_uuid)
+        if caller is not NOBODY:
+            batch.s_caller[row], batch.s_request[row] = caller_columns(caller)
+        if parent is not None:
+            batch.s_parent[row], batch.s_parent_step[row] = parent
+        return batch
+
+    def checkpoint(
+        self,
+        workflow_uuid: UUID,
+        step: int,
+        kind: int,
+        name: str,
+        output: bytes | None,
+        started: float,
+        error: bytes | None = None,
+        seen: str | None = None,
+        attempts: int = 1,
+    ) -> Batch:
+        """Records the answer of a step: exactly one of output and error."""
+        batch = self._open(len(output) if output is not None else 0)
+        batch.checkpoint(workflow_uuid, step, kind, name, output, started, error, seen, attempts)
+        return batch
+
+    def finish(
+        self, workflow_uuid: UUID, status: int, output: bytes | None, error: bytes | None, begun: tuple[Batch, int] | None
+    ) -> Batch:
+        """Records the outcome; `begun` is the batch and row of the start, which takes it along if it is still here."""
+        if begun is not None and begun[0] is self._current:
+            batch, row = begun
+            batch.s_status[row] = status
+            batch.s_output[row] = output
+            if error is not None:
+                batch.s_error[row] = error
+            return batch
+        batch = self._open(len(output) if output is not None else 0)
+        if status != 1:
+            batch.f_status[len(batch.f_uuid)] = status
+        if error is not None:
+            batch.f_error[len(batch.f_uuid)] = error
+        batch.f_uuid.append(workflow_uuid)
+        batch.f_output.append(output)
+        return batch
+
+    def statement(self, statement: Statement) -> Batch:
+        """Records a one-statement transaction, which runs in the batch that records it."""
+        batch = self._open(0)
+        batch.statements.append(statement)
+        return batch
+
+    def ring(self, batch: Batch | None, bell: str) -> None:
+        """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
+        (batch or self._open(0)).bells.add(bell)
+
+    def drop(self, workflow_uuid: UUID) -> None:
+        """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
+        for batch in (*self._queue, self._current):
+            if workflow_uuid in batch.s_uuid or workflow_uuid in batch.c_uuid or workflow_uuid in batch.f_uuid:
+                others = [uuid for uuid in batch.workflows() if uuid != workflow_uuid]
+                kept = batch.only(others)
+                for prefix in ("s", "c", "f"):
+                    for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
+                        setattr(batch, column, getattr(kept, column))
+            batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
+
+    def _open(self, size: int) -> Batch:
+        if self._fenced is not None:
+            raise self._fenced
+        batch = self._current
+        if batch.full:
+            self._queue.append(batch)
+            batch = self._current = Batch()
+        batch.payload_bytes += size
+        if self._idle is not None:
+            if not self._idle.done():
+                self._idle.set_result(None)
+            self._idle = None
+        return batch
+
+    # ------------------------------------------------------------------ flushing: one task
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Flushes batch after batch until cancelled or fenced."""
+        started()
+        while self._fenced is None:
+            batch = self._take()
+            if batch is None:
+                self._busy = False
+                self._tell_drained()
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+                continue
+            self._busy = True
+            await self._commit(batch)
+
+    def _tell_drained(self) -> None:
+        for waiter in self._drained:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drained.clear()
+
+    def _take(self) -> Batch | None:
+        if self._queue:
+            return self._queue.popleft()
+        if self._current.records == 0 and not self._current.bells:
+            return None
+        batch, self._current = self._current, Batch()
+        return batch
+
+    async def _commit(self, batch: Batch) -> None:
+        try:
+            await self._flush(batch)
+        except Fenced as fenced:
+            self._fence(fenced, batch)
+        except BaseException:
+            batch.settle(Fenced("the committer was stopped"))
+            raise
+        else:
+            batch.settle()
+
+    async def _flush(self, batch: Batch) -> None:
+        failures = 0
+        while True:
+            self._number += 1
+            try:
+                if batch.statements:
+                    await run_statements(self._writer, batch)
+                batch.taken = await self._writer.flush(self._lease.incarnation, self._number, batch)
+                if batch.statements:
+                    await self._writer.commit()
+                self.flushes += 1
+                return
+            except Fenced:
+                raise
+            except Exception as error:
+                if is_weather(error) and not (batch.statements and self._writer.usable):
+                    if await self._landed(self._number, error, failures):
+                        batch.taken = batch.keyed
+                        return
+                    failures += 1
+                else:
+                    await self._writer.rollback()
+                    await self._isolate(batch, error)
+                    return
+
+    async def _landed(self, number: int, error: Exception, failures: int) -> bool:
+        """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""
+        while True:
+            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            logger.warning("a flush was interrupted (%s); looking whether it landed", type(error).__name__)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                return await self._writer.landed(self._lease.incarnation, number)
+            except Fenced:
+                raise
+            except Exception as again:
+                if not is_weather(again):
+                    raise
+                error = again
+                failures += 1
+
+    async def _isolate(self, batch: Batch, error: Exception) -> None:
+        """Halves a refused batch until the workflow that Postgres refuses is alone."""
+        if batch.statements:
+            await self._isolate_statements(batch)
+            return
+        workflows = batch.workflows()
+        if len(workflows) <= 1:
+            self._fail(batch, workflows, error)
+            return
+        half = len(workflows) // 2
+        for part in (workflows[:half], workflows[half:]):
+            piece = batch.only(part)
+            await self._flush(piece)
+            batch.taken = [*batch.taken, *piece.taken]
+            if piece.failed:
+                batch.failed = {**(batch.failed or {}), **piece.failed}
+
+    async def _isolate_statements(self, batch: Batch) -> None:
+        """Flushes what the statements stand on. Their workflows then run each as a transaction of its own."""
+        statements, batch.statements = batch.statements, []
+        rest = batch.only(batch.workflows())
+        if rest.records:
+            await self._flush(rest)
+            batch.taken, batch.failed = rest.taken, rest.failed
+        for statement in statements:
+            statement.moved = True
+
+    def _fail(self, batch: Batch, workflows: Sequence[UUID], error: Exception) -> None:
+        logger.error("the database refused a record of workflow %s: %s", workflows[0] if workflows else None, error)
+        batch.failed = dict.fromkeys(workflows, error)
+        for uuid in workflows:
+            self.drop(uuid)
+
+    def _fence(self, fenced: Fenced, batch: Batch) -> None:
+        self._fenced = fenced
+        for lost in (batch, *self._queue, self._current):
+            lost.settle(fenced)
+        self._queue.clear()
+        self._tell_drained()
+        self._on_fenced()
+
+    async def drained(self) -> None:
+        """Waits until everything that was appended so far is durable."""
+        while self._fenced is None and (self._busy or self._queue or self._current.records):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drained.append(waiter)
+            await waiter
+
+    def __repr__(self) -> str:
+        state = "fenced" if self._fenced else "flushing" if self._busy else "idle"
+        return f"<Committer {state}: {self._current.records} records waiting, {self.flushes} flushes>"

@@ -1,0 +1,89 @@
+"""Runs a communicator: attempts, pauses between them, a limit for each.
+
+Before every attempt the lease is looked at: a process that may have been declared dead starts no new effect. Between that
+look and the call it can still be paused, and nothing on this side can help it; the idempotency key is for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import anyio.to_thread
+
+from operon.contexts import Caller, CommunicatorContext
+from operon.database.lease import Lease
+from operon.errors import MaxRetriesExceeded, StepTimeout
+from operon.operations import Communicator
+
+
+class Attempts:
+    """The attempts of one communicator step."""
+
+    __slots__ = ("_application", "_caller", "_key", "_lease", "_limiter", "_operation", "_uuid", "made")
+
+    def __init__(
+        self,
+        operation: Communicator[..., Any],
+        lease: Lease,
+        limiter: anyio.CapacityLimiter,
+        workflow_uuid: UUID,
+        step: int,
+        caller: Caller,
+        application: Any,
+    ) -> None:
+        self._operation = operation
+        self._lease = lease
+        self._limiter = limiter
+        self._uuid = workflow_uuid
+        self._key = f"{workflow_uuid}:{step}"
+        self._caller = caller
+        self._application = application
+        self.made = 0
+
+    async def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Its value; the only attempt's error without retries, MaxRetriesExceeded when all are used up."""
+        retry = self._operation.retry
+        errors: list[Exception] = []
+        while True:
+            self.made += 1
+            try:
+                return await self._once(retry.max_attempts if retry else 1, args, kwargs)
+            except Exception as error:
+                if retry is None or not retry.should_retry(error):
+                    raise
+                errors.append(error)
+                if self.made >= retry.max_attempts:
+                    raise MaxRetriesExceeded(
+                        f"{self._operation.name} failed {self.made} times, the last with {type(error).__name__}: {error}",
+                        errors=errors,
+                    ) from error
+            await asyncio.sleep(retry.delay(self.made, random.random()))  # noqa: S311
+
+    async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._lease.trusted:
+            await self._lease.wait_trusted()
+        operation = self._operation
+        ctx = CommunicatorContext(
+            self._uuid, self._caller, self._application, self._key, self.made, max_attempts
+        )
+        if operation.timeout_seconds is None:
+            return await self._call(ctx, args, kwargs)
+        try:
+            async with asyncio.timeout(operation.timeout_seconds) as limit:
+                return await self._call(ctx, args, kwargs)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StepTimeout(
+                f"attempt {self.made} of {operation.name} took longer than {operation.timeout_seconds} s"
+            ) from None
+
+    async def _call(self, ctx: CommunicatorContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._operation.is_async:
+            return await self._operation.fn(ctx, *args, **kwargs)
+        call = partial(self._operation.fn, ctx, *args, **kwargs)
+        return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)

@@ -1,0 +1,235 @@
+"""The executor: this process' part in running workflows.
+
+It owns what outlives an incarnation (the database's address, connection pools, clients that wait for results) and
+makes incarnations: one at start, another whenever the last one was declared dead.
+
+    operon            one_for_one
+    |- executor-N     the incarnation; replaced, not restarted, when it is fenced
+    `- http           Quart on Hypercorn, when it is served from here
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from actors import ChildSpec, ChildStartFailed, Intensity, Restart, Supervisor
+from operon.catalog import Catalog
+from operon.config import Settings
+from operon.contexts import ApplicationContext, Caller, InitializerContext, StartOptions
+from operon.database import executors
+from operon.database.checkpoints import prepare_checkpoint
+from operon.database.connection import Connection, connect_at_start, is_weather
+from operon.database.migrate import LOCK, migrate
+from operon.database.pool import Pool
+from operon.errors import ExecutorStopped
+from operon.runtime.incarnation import Incarnation
+from operon.runtime.invoke import EntryInvoker
+from operon.runtime.results import Results
+from operon.runtime.spawn import Spawner
+from operon.runtime.workflow_actor import WorkflowActor
+
+logger = logging.getLogger("operon.executor")
+
+LOOK_UPS = 4  # connections for the runtime's own questions
+REGISTER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Executor:
+    """Runs the workflows of one application in this process."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, application: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.application = application
+        self.invoker = EntryInvoker(self._spawner)
+        self.new_uuid: Callable[[], UUID] | None = None  # for tests that want the same UUIDs again
+        self._url = ""
+        self._transactions: Pool | None = None
+        self._look_ups: Pool | None = None
+        self._results: Results | None = None
+        self._incarnation: Incarnation | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._crashing: asyncio.Task[None] | None = None
+        self.tree = Supervisor("operon", intensity=Intensity(restarts=5, period=60.0))
+        self._tree_task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def start(self, url: str) -> None:
+        """Migrates, runs the initializers, registers, and begins to look for work. Raises DatabaseUnusable."""
+        self._url = url
+        connection = await connect_at_start(url)
+        try:
+            await migrate(connection)
+            await self._initialize(connection)
+        finally:
+            await connection.close()
+        self._transactions = Pool(url, self.settings.pool_size, prepare_checkpoint)
+        self._look_ups = Pool(url, LOOK_UPS)
+        self._results = Results(self.catalog, self._look_ups, self._actor, lambda: self.incarnation.number)
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tree_task = asyncio.create_task(self.tree.run(lambda: started.set_result(None)))
+        await started
+        await self._incarnate()
+
+    async def stop(self) -> None:
+        """Ends what is in flight, makes it durable, releases the rest to other executors."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+        incarnation = self._incarnation
+        if incarnation is not None:
+            await incarnation.drain()
+            await incarnation.evict()
+            await incarnation.leave()
+        await self._end_tree()
+        if incarnation is not None:
+            await incarnation.close()
+        self._incarnation = None
+        if self._results is not None:
+            self._results.close()
+        for pool in (self._transactions, self._look_ups):
+            if pool is not None:
+                await pool.close()
+
+    async def _end_tree(self) -> None:
+        if self._tree_task is not None:
+            self._tree_task.cancel()
+            await asyncio.gather(self._tree_task, return_exceptions=True)
+
+    async def _initialize(self, connection: Connection) -> None:
+        """Initializers run before any workflow does, one process at a time."""
+        if not self.catalog.initializers:
+            return
+        await connection.execute("select pg_advisory_lock($1)", LOCK)
+        try:
+            for initializer in self.catalog.initializers:
+                async with connection.transaction():
+                    await initializer.fn(InitializerContext(self.application, connection))
+        finally:
+            await connection.execute("select pg_advisory_unlock($1)", LOCK)
+
+    # ------------------------------------------------------------------ incarnations
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._incarnation is not None
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """The living incarnation. ExecutorStopped when there is none."""
+        if self._incarnation is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return self._incarnation
+
+    async def _incarnate(self) -> None:
+        """Registers, and starts the parts."""
+        if self._transactions is None or self._look_ups is None or self._results is None:
+            raise ExecutorStopped("the executor does not run")
+        async with self._look_ups.connection() as connection:
+            number = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
+        incarnation = Incarnation(
+            number,
+            self._url,
+            self.settings,
+            self.catalog,
+            self.application,
+            self._transactions,
+            self._look_ups,
+            self._results,
+            self._fenced,
+        )
+        if self.new_uuid is not None:
+            incarnation.new_uuid = self.new_uuid
+        self._incarnation = incarnation
+        incarnation.lease.start()
+        await self.tree.start(ChildSpec(f"executor-{number}", incarnation.tree(), restart=Restart.PERMANENT))
+        self._results.ring_all()
+
+    def _fenced(self, incarnation: Incarnation) -> None:
+        if incarnation is self._incarnation:
+            self._replacing = asyncio.get_running_loop().create_task(self._replace(incarnation))
+
+    async def _replace(self, incarnation: Incarnation) -> None:
+        """Drops a fenced incarnation, actors and all, and makes another."""
+        await self.tree.stop_child(f"executor-{incarnation.number}")
+        await incarnation.close()
+        failures = 0
+        while True:
+            try:
+                return await self._incarnate()
+            except Exception as error:
+                if not is_weather(error):
+                    raise
+                logger.warning("no new incarnation yet: %s", error)
+                await asyncio.sleep(REGISTER_SECONDS[min(failures, len(REGISTER_SECONDS) - 1)])
+                failures += 1
+
+    async def serve(
+        self, serve: Callable[[Callable[[str], None]], Awaitable[None]], started: Callable[[str], object]
+    ) -> None:
+        """Runs an HTTP server as a child of the tree until it returns. Raises what it could not start with."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def run(ready: Callable[[], None]) -> None:
+            def listening(url: str) -> None:
+                ready()
+                started(url)
+
+            await serve(listening)
+            over.set_result(None)
+
+        try:
+            await self.tree.start(ChildSpec("http", run, restart=Restart.TRANSIENT))
+        except ChildStartFailed as error:
+            raise error.__cause__ or error from None
+        await over
+
+    # ------------------------------------------------------------------ crashes, for tests
+
+    async def crash(self) -> None:
+        """Drops this incarnation as `kill -9` would, and waits for the next one."""
+        incarnation = self.incarnation
+        async with incarnation.look_ups.connection() as connection:
+            await executors.kill(connection, incarnation.number)
+        incarnation.fence()
+        if self._replacing is not None:
+            await self._replacing
+
+    def crash_after(self, checkpoint: int) -> Callable[[], bool]:
+        """Crashes once, when that many steps have been recorded; gives whether it has happened."""
+        left = checkpoint
+
+        def recorded() -> bool:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self._crashing = asyncio.get_running_loop().create_task(self._crash_durably())
+            return left == 0
+
+        self.incarnation.on_checkpoint = recorded
+        return lambda: left <= 0
+
+    # ------------------------------------------------------------------ what the outside asks for
+
+    def context(self, caller: Caller, workflow_uuid: UUID | None) -> ApplicationContext:
+        """A context to start workflows with."""
+        options = StartOptions(workflow_uuid)
+        return ApplicationContext(self.invoker, workflow_uuid, caller, self.application, options)
+
+    async def _crash_durably(self) -> None:
+        await self.incarnation.committer.drained()
+        await self.crash()
+
+    def _spawner(self) -> Spawner:
+        return self.incarnation.spawner
+
+    def _actor(self, workflow_uuid: UUID) -> WorkflowActor | None:
+        return self.incarnation.live.get(workflow_uuid)
+
+    def __repr__(self) -> str:
+        return f"<Executor of {self.catalog!r}: {self._incarnation!r}>"

@@ -1,0 +1,241 @@
+"""One incarnation of an executor: everything that lives and dies with one registration in the database.
+
+Declared dead is final. Then the whole of this is dropped, actors and appended records with it, and the executor makes
+another with a number of its own. What outlives an incarnation (connection pools, waiting clients, HTTP) is the
+executor's.
+
+    incarnation       one_for_all: none of these can go on with another's state
+    |- committer      the only code that writes outside user transactions
+    |- notifier       the listening connection
+    |- recovery       claims what nobody runs
+    `- workflows      the live actors, each restarted alone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+import anyio
+
+from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Intensity, Restart, Strategy, Supervisor
+from operon.catalog import Catalog
+from operon.codec import encode_error
+from operon.config import Settings
+from operon.database import checkpoints, executors, workflows
+from operon.database.checkpoints import Checkpoint
+from operon.database.connection import is_weather
+from operon.database.lease import Lease
+from operon.database.notifier import EVERYBODY, Notifier, channel
+from operon.database.pool import Pool
+from operon.database.uuid7 import uuid7
+from operon.database.writer import Writer
+from operon.errors import ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.runtime.committer import Committer
+from operon.runtime.outcome import Ended
+from operon.runtime.recovery import Recovery
+from operon.runtime.results import Results
+from operon.runtime.spawn import Spawner
+from operon.runtime.transactions import TransactionRunner
+from operon.runtime.workflow_actor import WorkflowActor
+from operon.status import Status
+
+logger = logging.getLogger("operon.executor")
+
+THREADS = 64  # synchronous communicators at a time
+
+
+class Incarnation:
+    """The parts of an executor under one number, and the actors that live in it."""
+
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        settings: Settings,
+        catalog: Catalog,
+        application: Mapping[str, Any],
+        transactions: Pool,
+        look_ups: Pool,
+        results: Results,
+        on_fenced: Callable[[Incarnation], None],
+    ) -> None:
+        self.number = number
+        self.catalog = catalog
+        self.application = application
+        self.look_ups = look_ups
+        self.results = results
+        self.live: dict[UUID, WorkflowActor] = {}
+        self.recovered = 0
+        self.draining = False
+        self.effects = 0  # communicators that are being called
+        self.quiet = asyncio.Event()
+        self.on_checkpoint: Callable[[], bool] | None = None  # for tests: True crashes the workflow after this step
+        self.new_uuid: Callable[[], UUID] = uuid7
+        self.threads = anyio.CapacityLimiter(THREADS)
+        self._settings = settings
+        self._on_fenced = on_fenced
+        self._fenced = False
+        self._dying: set[asyncio.Task[None]] = set()
+        self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
+        self._writer = Writer(url, settings.version)
+        self.committer = Committer(self._writer, self.lease, self.fence)
+        self.transactions = TransactionRunner(transactions, self.quiet)
+        self.spawner = Spawner(self, catalog, results)
+        self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
+        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live, settings.lease_seconds)
+        self.workflows = DynamicSupervisor(
+            "workflows",
+            restart=Restart.TRANSIENT,
+            intensity=Intensity(restarts=settings.crash_budget, period=60.0),
+            backoff=Backoff(first=0.1, most=30.0),
+            stops=(StopActor,),
+        )
+
+    def tree(self) -> Supervisor:
+        """The supervisor of the parts, not yet started."""
+        return Supervisor(
+            f"executor-{self.number}",
+            [
+                ChildSpec("committer", self.committer.run),
+                ChildSpec("notifier", self.notifier.run),
+                ChildSpec("recovery", self.recovery.run),
+                ChildSpec("workflows", self.workflows),
+            ],
+            strategy=Strategy.ONE_FOR_ALL,
+        )
+
+    # ------------------------------------------------------------------ actors
+
+    def admit(self) -> None:
+        """Refuses a start while this incarnation ends."""
+        if self.draining or self._fenced:
+            raise ExecutorStopped(
+                "this executor is shutting down", hint="try again: another executor, or this one in a moment, takes it"
+            )
+
+    def spawn(self, actor: WorkflowActor) -> None:
+        """Brings a workflow to life."""
+        self.live[actor.workflow_uuid] = actor
+        self.workflows.spawn(actor.workflow_uuid.hex, actor.run, on_exit=actor.exited)
+
+    def exited(self, actor: WorkflowActor, exit: Exit) -> None:
+        """The last life of an actor is over: it finished, was stopped, or crashed too often."""
+        if self.live.get(actor.workflow_uuid) is actor:
+            del self.live[actor.workflow_uuid]
+        if isinstance(exit, Crashed) and not self._fenced and not self.draining:
+            self._dying.add(task := asyncio.get_running_loop().create_task(self._bury(actor, exit.error)))
+            task.add_done_callback(self._dying.discard)
+        elif actor.ended is None:
+            actor.end(None)
+
+    async def _bury(self, actor: WorkflowActor, error: BaseException) -> None:
+        dead = WorkflowDeadError(
+            f"{actor.operation.name!r} {actor.workflow_uuid} crashed too often, the last time with "
+            f"{type(error).__name__}: {error}",
+            hint="fix the cause, then resume it",
+        )
+        while not self._fenced:
+            try:
+                return await self.die(actor, dead)
+            except Exception as failure:
+                if not is_weather(failure):
+                    raise
+                await asyncio.sleep(0.5)
+        return None
+
+    async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], int]:
+        """The history and epoch of a workflow whose actor starts again here; Fenced if it is not ours any more."""
+        async with self.look_ups.connection() as connection:
+            claimed = await workflows.reload(connection, self.number, workflow_uuid)
+            if claimed is None:
+                raise Fenced(f"workflow {workflow_uuid} is not ours any more")
+            history = await checkpoints.history(connection, [workflow_uuid])
+        return history.get(workflow_uuid, []), claimed.epoch
+
+    async def die(self, actor: WorkflowActor, error: OperonError) -> None:
+        """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
+        stored = encode_error(error)
+        async with self.look_ups.connection() as connection:
+            await workflows.die(connection, self.number, actor.workflow_uuid, stored)
+        logger.error("%s", error)
+        actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
+
+    # ------------------------------------------------------------------ bells
+
+    def bell_of(self, listener: int, workflow_uuid: UUID) -> str:
+        """The notification that tells another executor to look at a workflow."""
+        return f"{channel(listener)} done:{workflow_uuid}"
+
+    def _heard(self, bell: str) -> None:
+        """`work`: there may be something to claim. `done:UUID`: look at it. `tell:UUID:N`: tell executor N when it is."""
+        word, _, rest = bell.partition(":")
+        if word == "work":
+            self.recovery.ring()
+        elif word == "done":
+            self.results.ring(UUID(rest))
+        elif word == "tell":
+            uuid, _, listener = rest.partition(":")
+            self._tell(UUID(uuid), int(listener))
+
+    def _tell(self, workflow_uuid: UUID, listener: int) -> None:
+        actor = self.live.get(workflow_uuid)
+        if actor is None:  # it is done already, or runs elsewhere by now: the asker looks again
+            self.committer.ring(None, self.bell_of(listener, workflow_uuid))
+        else:
+            actor.listeners = {*(actor.listeners or ()), listener}
+
+    def _caught_up(self) -> None:
+        """Listening again: what rang meanwhile is not known, so everybody looks."""
+        self.recovery.ring()
+        self.results.ring_all()
+
+    # ------------------------------------------------------------------ the end
+
+    def fence(self) -> None:
+        """Somebody declared this incarnation dead: nothing of it counts any more."""
+        if not self._fenced:
+            self._fenced = True
+            logger.warning("executor %d was declared dead; its workflows go on elsewhere", self.number)
+            self._on_fenced(self)
+
+    async def drain(self) -> None:
+        """Lets what is being called or committed end, and begins nothing new."""
+        self.draining = True
+        deadline = asyncio.get_running_loop().time() + self._settings.shutdown_seconds
+        while (self.effects or self.transactions.busy) and asyncio.get_running_loop().time() < deadline:
+            self.quiet.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.quiet.wait(), deadline - asyncio.get_running_loop().time())
+
+    async def evict(self) -> None:
+        """Stops every actor; what they have recorded is all there is to them."""
+        await self.workflows.stop_all()
+
+    async def leave(self) -> None:
+        """Makes durable what was recorded, then releases everything that is unfinished to the others, at once."""
+        try:
+            async with asyncio.timeout(self._settings.lease_seconds):
+                await self.committer.drained()
+                async with self.look_ups.connection() as connection:
+                    if await executors.leave(connection, self.number):
+                        await workflows.ring(connection, EVERYBODY, "work")
+        except Exception as error:
+            logger.warning("executor %d left without saying so: %s", self.number, error)
+
+    async def close(self) -> None:
+        """Gives back threads and connections, and tells who still waits here to look elsewhere."""
+        self._fenced = True
+        await self.transactions.close()
+        await self.lease.close()
+        await self._writer.close()
+        for actor in list(self.live.values()):
+            actor.end(None)
+        self.live.clear()
+
+    def __repr__(self) -> str:
+        return f"<Incarnation {self.number}: {len(self.live)} live, {self.lease!r}>"

@@ -1,0 +1,396 @@
+"""The single door: every operation that anybody calls comes through here, and only here it is decided: replay or run.
+
+`StepInvoker` is the door of a live workflow: each call is a numbered step whose answer comes from the journal if it is
+recorded, and is recorded if it is not. `EntryInvoker` is the door from outside (handlers, scripts, tests): each call
+starts a workflow.
+
+Checklist: a new kind of step needs a name in `StepKind`, a method here, and its name in the view `readable_checkpoints`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from operon.codec import Codec, decode_error, encode_error
+from operon.contexts import InvokingContext, TransactionContext
+from operon.database.checkpoints import Checkpoint
+from operon.database.uuid7 import child_uuid
+from operon.errors import Evicted
+from operon.handles import WorkflowHandle
+from operon.operations import Communicator, Operation, Transaction, Workflow
+from operon.runtime import statements
+from operon.runtime.communicators import Attempts
+from operon.runtime.journal import Journal, Step, StepKind, clock
+from operon.runtime.statements import Statement
+from operon.runtime.transactions import Failed, Work
+from operon.status import WorkflowStatus
+
+if TYPE_CHECKING:
+    from operon.runtime.client import TransactionClient
+    from operon.runtime.incarnation import Incarnation
+    from operon.runtime.spawn import Spawner
+    from operon.runtime.workflow_actor import WorkflowActor
+
+NOW = Codec(datetime, "now()")
+UUID4 = Codec(UUID, "uuid4()")
+RANDOM = Codec(float, "random()")
+STATUS = Codec(WorkflowStatus | None, "get_status()")
+CHILD = Codec(UUID, "the UUID of a child")
+
+
+class StepInvoker:
+    """The door of one live workflow."""
+
+    __slots__ = ("_actor", "_incarnation", "_journal")
+
+    def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
+        self._incarnation = incarnation
+        self._actor = actor
+        self._journal = journal
+
+    def invoke(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Numbers a step and gives the coroutine that answers it."""
+        incarnation = self._incarnation
+        incarnation.catalog.require(operation)
+        if incarnation.draining:
+            raise Evicted
+        match operation:
+            case Communicator():
+                step = self._journal.call(StepKind.COMMUNICATOR, operation.name)
+                return self._communicator(step, operation, args, kwargs)
+            case Transaction():
+                step = self._journal.call(StepKind.TRANSACTION, operation.name)
+                return self._transaction(step, operation, args, kwargs)
+            case Workflow():
+                step = self._journal.call(StepKind.CHILD, operation.name)
+                return self._child(step, operation, ctx, args, kwargs)
+            case _:
+                raise TypeError(f"{operation!r} is not an operation")
+
+    def _delivered(self, step: Step) -> None:
+        self._journal.delivered(step)
+        hook = self._incarnation.on_checkpoint
+        if hook is not None and step.recorded is None and hook():
+            raise Evicted
+
+    # ------------------------------------------------------------------ replay
+
+    async def _replay(self, step: Step, recorded: Checkpoint, decode: Callable[[bytes], Any]) -> Any:
+        if self._journal.interleaved:
+            await self._journal.turn(step)
+        return answer(recorded.output, recorded.error, decode)
+
+    # ------------------------------------------------------------------ run
+
+    async def _communicator(
+        self, step: Step, operation: Communicator[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        journal = self._journal
+        codec = operation.signature.result
+        try:
+            if step.recorded is not None:
+                return await self._replay(step, step.recorded, codec.decode)
+            if journal.pending:
+                await journal.durable()
+            actor, incarnation = self._actor, self._incarnation
+            attempts = Attempts(
+                operation, incarnation.lease, incarnation.threads, actor.workflow_uuid, step.number, actor.caller,
+                incarnation.application,
+            )
+            started = clock()
+            incarnation.effects += 1
+            try:
+                output, value = codec.settle(await attempts.run(args, kwargs))
+            except Exception as error:
+                journal.record(
+                    step, StepKind.COMMUNICATOR, operation.name, None, started, encode_error(error), attempts.made
+                )
+                if journal.interleaved:
+                    await journal.turn(step)
+                raise
+            finally:
+                incarnation.effects -= 1
+                if incarnation.draining:
+                    incarnation.quiet.set()
+            journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
+            if journal.interleaved:
+                await journal.turn(step)
+            return value
+        finally:
+            self._delivered(step)
+
+    async def _transaction(
+        self, step: Step, operation: Transaction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        journal, actor, application = self._journal, self._actor, self._incarnation.application
+        codec = operation.signature.result
+
+        async def body(client: TransactionClient) -> Any:
+            ctx = TransactionContext(actor.workflow_uuid, actor.caller, application, client)
+            return await operation.fn(ctx, *args, **kwargs)
+
+        try:
+            if step.recorded is not None:
+                return await self._replay(step, step.recorded, codec.decode)
+            if journal.pending:
+                await journal.durable()
+            work = Work(
+                (actor.workflow_uuid, self._incarnation.number, actor.epoch),
+                step.number,
+                step.seen,
+                StepKind.TRANSACTION,
+                operation.name,
+                clock(),
+                operation.isolation,
+                operation.read_only,
+                body,
+                lambda value: codec.settle(value),
+                lambda output, error: answer(output, error, codec.decode),
+            )
+            return await self._transact(step, work)
+        finally:
+            self._delivered(step)
+
+    async def _transact(self, step: Step, work: Work) -> Any:
+        journal = self._journal
+        try:
+            value = await self._incarnation.transactions.run(work)
+        except Failed as failed:
+            journal.record(step, StepKind(work.kind), work.name, None, work.started, failed.stored)
+            if journal.interleaved:
+                await journal.turn(step)
+            raise failed.error from None
+        if work.read_only:
+            journal.record(step, StepKind(work.kind), work.name, work.output, work.started)
+        if journal.interleaved:
+            await journal.turn(step)
+        return value
+
+    async def _child(
+        self,
+        step: Step,
+        operation: Workflow[..., Any],
+        ctx: InvokingContext,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> WorkflowHandle[Any]:
+        journal, actor = self._journal, self._actor
+        chosen = ctx.options.workflow_uuid
+        try:
+            if step.recorded is not None:
+                uuid = await self._replay(step, step.recorded, CHILD.decode)
+                return WorkflowHandle(RecordedResults(self, None), uuid)
+            started = clock()
+            try:
+                if chosen is None:
+                    # The child's start and this checkpoint are in one batch: both are durable, or neither is.
+                    uuid = child_uuid(actor.workflow_uuid, step.number)
+                    child = self._incarnation.spawner.begin_child(
+                        operation, actor.caller, uuid, args, kwargs, (actor.workflow_uuid, step.number)
+                    )
+                else:
+                    uuid = chosen
+                    await self._incarnation.spawner.start(operation, actor.caller, uuid, args, kwargs)
+                    child = None
+            except Exception as error:
+                journal.record(step, StepKind.CHILD, operation.name, None, started, encode_error(error))
+                raise
+            journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
+            return WorkflowHandle(RecordedResults(self, child), uuid)
+        finally:
+            self._delivered(step)
+
+    def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+        """A one-statement transaction, committed together with its checkpoint."""
+        step = self._journal.call(StepKind.SQL, statement.strip().rstrip(";")[:60])
+        return self._sql(step, mode, statement, args)
+
+    async def _sql(self, step: Step, mode: str, sql: str, args: tuple[Any, ...]) -> Any:
+        journal, actor = self._journal, self._actor
+        try:
+            if step.recorded is not None:
+                return await self._replay(
+                    step, step.recorded, lambda output: statements.shape(mode, statements.OUTPUT.decode(output))
+                )
+            if journal.closed:
+                raise Evicted
+            statement = Statement(actor.workflow_uuid, step.number, step.seen, mode, sql, args, clock())
+            batch = self._incarnation.committer.statement(statement)
+            journal.wait_for(batch)
+            await journal.durable()
+            if statement.moved:
+                return await self._transact(step, self._statement_work(statement))
+            if journal.interleaved:
+                await journal.turn(step)
+            return statement.value
+        finally:
+            self._delivered(step)
+
+    def _statement_work(self, s: Statement) -> Work:
+        """The statement as an ordinary transaction: its batch could not take it along."""
+        return Work(
+            (s.workflow_uuid, self._incarnation.number, self._actor.epoch),
+            s.step,
+            s.seen,
+            StepKind.SQL,
+            s.name,
+            s.started,
+            "READ COMMITTED",
+            False,
+            s.run_alone,
+            lambda value: value,
+            lambda output, error: answer(
+                output, error, lambda data: statements.shape(s.mode, statements.OUTPUT.decode(data))
+            ),
+        )
+
+    # ------------------------------------------------------------------ deterministic helpers: no wait
+
+    def now(self) -> datetime:
+        """The time, recorded."""
+        return self._recorded_value(StepKind.NOW, NOW, lambda: datetime.now(UTC))
+
+    def uuid4(self) -> UUID:
+        """A random UUID, recorded."""
+        return self._recorded_value(StepKind.UUID4, UUID4, uuid4)
+
+    def random(self) -> float:
+        """A random number, recorded."""
+        return self._recorded_value(StepKind.RANDOM, RANDOM, random.random)
+
+    def _recorded_value(self, kind: StepKind, codec: Codec, make: Callable[[], Any]) -> Any:
+        step = self._journal.call(kind, kind.name.lower())
+        try:
+            if step.recorded is not None:
+                return answer(step.recorded.output, step.recorded.error, codec.decode)
+            value = make()
+            self._journal.record(step, kind, kind.name.lower(), codec.encode(value), clock())
+            return value
+        finally:
+            self._delivered(step)
+
+    # ------------------------------------------------------------------ other workflows
+
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+        """A handle whose answers are recorded."""
+        return WorkflowHandle(RecordedResults(self, None), workflow_uuid)
+
+    def result_of(
+        self, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
+    ) -> Coroutine[Any, Any, Any]:
+        """The result of another workflow, as a step."""
+        return self._result(self._journal.call(StepKind.RESULT, "get_result"), workflow_uuid, timeout, child)
+
+    async def _result(
+        self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
+    ) -> Any:
+        journal, results = self._journal, self._incarnation.results
+        try:
+            if step.recorded is not None:
+                return await self._replay(step, step.recorded, self._result_decoder(step.recorded))
+            if journal.pending:
+                await journal.durable()
+            started = clock()
+            try:
+                ended = await child.wait() if child is not None and timeout is None else None
+                if ended is None:
+                    ended = await results.ended(workflow_uuid, timeout)
+                value = ended.value(workflow_uuid, self._incarnation.catalog)
+            except Exception as error:
+                journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
+                raise
+            stored = RESULT.encode([ended.name, (ended.output or b"").decode()])
+            journal.record(step, StepKind.RESULT, "get_result", stored, started)
+            if journal.interleaved:
+                await journal.turn(step)
+            return value
+        finally:
+            self._delivered(step)
+
+    def _result_decoder(self, recorded: Checkpoint) -> Callable[[bytes], Any]:
+        def decode(stored: bytes) -> Any:
+            name, output = RESULT.decode(stored)
+            return self._incarnation.catalog.result_codec(name).decode(output.encode())
+
+        return decode
+
+    def status_of(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
+        """The status of another workflow, as a step."""
+        return self._status(self._journal.call(StepKind.STATUS, "get_status"), workflow_uuid)
+
+    async def _status(self, step: Step, workflow_uuid: UUID) -> WorkflowStatus | None:
+        journal = self._journal
+        try:
+            if step.recorded is not None:
+                replayed: WorkflowStatus | None = await self._replay(step, step.recorded, STATUS.decode)
+                return replayed
+            if journal.pending:
+                await journal.durable()
+            started = clock()
+            status = await self._incarnation.results.status(workflow_uuid)
+            journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
+            if journal.interleaved:
+                await journal.turn(step)
+            return status
+        finally:
+            self._delivered(step)
+
+
+RESULT = Codec(tuple[str, str], "the result of another workflow")
+
+
+class RecordedResults:
+    """What a handle asks inside a workflow: each answer is a step."""
+
+    __slots__ = ("_child", "_invoker")
+
+    def __init__(self, invoker: StepInvoker, child: WorkflowActor | None) -> None:
+        self._invoker = invoker
+        self._child = child
+
+    def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
+        return self._invoker.result_of(workflow_uuid, timeout, self._child)
+
+    def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
+        return self._invoker.status_of(workflow_uuid)
+
+
+class EntryInvoker:
+    """The door from outside: what is called here is a workflow of its own, also a single step."""
+
+    __slots__ = ("_spawner",)
+
+    def __init__(self, spawner: Callable[[], Spawner]) -> None:
+        self._spawner = spawner
+
+    def invoke(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """Starts a workflow and gives its handle; a single step, and gives its value."""
+        spawner = self._spawner()
+        spawner.catalog.require(operation)
+        start = spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
+        return start if isinstance(operation, Workflow) else self._value(start)
+
+    async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
+        handle = await start
+        return await handle.get_result()
+
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+        """A handle of any workflow."""
+        return WorkflowHandle(self._spawner().results, workflow_uuid)
+
+
+def answer(output: bytes | None, error: bytes | None, decode: Callable[[bytes], Any]) -> Any:
+    """What a checkpoint says: its value, or its error raised."""
+    if error is not None:
+        raise decode_error(error)
+    return decode(output if output is not None else b"null")
+
+

@@ -1,0 +1,193 @@
+"""The journal of one live workflow: it numbers steps, answers from what was recorded, and finds nondeterminism.
+
+A step gets its number when it is called. If a checkpoint of that number was loaded, its answer comes from there, after
+a check that the code asks for the same step as the one recorded. Otherwise the step runs, its answer is appended to the
+committer, and the workflow goes on at once: it runs ahead. Before anything leaves the workflow (a communicator is
+called, a transaction begins, a handle or a result goes out) everything appended before is durable: the output-commit
+rule, `durable()`. A fresh workflow has no history and never asks the database whether a step exists.
+
+Steps that run concurrently answer in an order that the clock decided. So that a replay numbers the later steps alike,
+each step that was called while others were under way records whose answers the workflow had seen; `Interleaving` gives
+them out again in that order. A workflow that does one thing at a time records nothing of the kind and pays nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import IntEnum
+from uuid import UUID
+
+from operon.database.batch import Batch
+from operon.database.checkpoints import Checkpoint
+from operon.errors import Evicted, InvocationError, NondeterminismError
+from operon.runtime.committer import Committer
+from operon.runtime.interleaving import Interleaving
+
+
+class StepKind(IntEnum):
+    """What a checkpoint is of; the number is what the database holds."""
+
+    TRANSACTION = 0
+    COMMUNICATOR = 1
+    CHILD = 2
+    RESULT = 3
+    STATUS = 4
+    NOW = 5
+    UUID4 = 6
+    RANDOM = 7
+    SQL = 8
+
+
+class Step:
+    """A numbered call, and what was recorded of it, if it was."""
+
+    __slots__ = ("number", "recorded", "seen")
+
+    def __init__(self, number: int, seen: str | None, recorded: Checkpoint | None) -> None:
+        self.number = number
+        self.seen = seen
+        self.recorded = recorded
+
+
+class Journal:
+    """The steps of one live workflow."""
+
+    __slots__ = (
+        "_committer",
+        "_interleaving",
+        "_next",
+        "_outstanding",
+        "_recorded",
+        "_seen",
+        "_ticket",
+        "closed",
+        "stopped",
+        "workflow_name",
+        "workflow_uuid",
+    )
+
+    def __init__(
+        self, committer: Committer, workflow_uuid: UUID, workflow_name: str, recorded: list[Checkpoint], ticket: Batch | None
+    ) -> None:
+        self.workflow_uuid = workflow_uuid
+        self.workflow_name = workflow_name
+        self.stopped: NondeterminismError | None = None
+        self.closed = False
+        self._committer = committer
+        self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded}
+        self._interleaving = Interleaving.of(recorded)
+        self._next = 0
+        self._outstanding = 0
+        self._seen: list[int] = []
+        self._ticket = ticket
+
+    def call(self, kind: StepKind, name: str) -> Step:
+        """Numbers a step. Raises NondeterminismError if another one was recorded under this number."""
+        if self.closed:
+            raise InvocationError(
+                f"{self.workflow_name!r} {self.workflow_uuid}: {name} was called after the workflow had ended",
+                hint="a task that the workflow started outlived it; await it, or use a task group",
+            )
+        if self.stopped is not None:
+            raise self.stopped
+        number = self._next
+        seen: str | None = None
+        if self._outstanding == 0:
+            if len(self._seen) > 1:
+                seen = ",".join(map(str, self._seen))
+            self._seen.clear()
+        else:
+            seen = ",".join(map(str, self._seen))
+        recorded = self._recorded.get(number) if self._recorded else None
+        if recorded is not None and (recorded.kind != kind or recorded.name != name):
+            raise self._diverged(number, recorded, f"{StepKind(kind).name.lower()} {name!r}")
+        self._next = number + 1
+        self._outstanding += 1
+        if self._interleaving is not None:
+            self._interleaving.called(number)
+        return Step(number, seen, recorded)
+
+    def delivered(self, step: Step) -> None:
+        """The workflow has the answer of a step, or gave up waiting for it."""
+        self._outstanding -= 1
+        self._seen.append(step.number)
+        if self._interleaving is not None:
+            self._interleaving.delivered(step.number)
+
+    async def turn(self, step: Step) -> None:
+        """Waits until it is the turn of this answer, in the order that was recorded."""
+        if self._interleaving is not None and not await self._interleaving.turn(step.number):
+            raise self._stop(
+                f"the recorded order of answers cannot be met: step {step.number} waits for others that are not called"
+            )
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether answers have to wait for their turn."""
+        return self._interleaving is not None
+
+    def record(
+        self,
+        step: Step,
+        kind: StepKind,
+        name: str,
+        output: bytes | None,
+        started: float,
+        error: bytes | None = None,
+        attempts: int = 1,
+    ) -> None:
+        """Appends the answer of a step and does not wait."""
+        if self.closed:
+            raise Evicted
+        self._ticket = self._committer.checkpoint(
+            self.workflow_uuid, step.number, kind, name, output, started, error, step.seen, attempts
+        )
+
+    def wait_for(self, ticket: Batch) -> None:
+        """Something of this workflow was appended elsewhere: the next effect waits for it too."""
+        self._ticket = ticket
+
+    @property
+    def pending(self) -> bool:
+        """Whether something of this workflow is not durable yet."""
+        ticket = self._ticket
+        return ticket is not None and (not ticket.done or ticket.failed is not None or ticket.error is not None)
+
+    async def durable(self) -> None:
+        """Output commit: waits until everything recorded so far is durable."""
+        if self._ticket is None:
+            return
+        try:
+            await self._ticket.durable(self.workflow_uuid)
+        except Exception as error:
+            # Refused by the database. Not an error of the workflow's, so not one that it may catch: this coroutine has
+            # run ahead of what is recorded, and is replayed from there.
+            raise Evicted(f"a record could not be stored: {error}") from error
+
+    def finished(self) -> None:
+        """The body has returned: refuses what comes later, and a history that goes on where the code does not."""
+        left = [checkpoint for number, checkpoint in self._recorded.items() if number >= self._next]
+        if left and self.stopped is None:
+            first = min(left)
+            self._diverged(first.step, first, "the end of the workflow")
+
+    def _diverged(self, number: int, recorded: Checkpoint, asked: str) -> NondeterminismError:
+        was = f"{StepKind(recorded.kind).name.lower()} {recorded.name!r}"
+        return self._stop(f"step {number} is now {asked}, but was recorded as {was}")
+
+    def _stop(self, what: str) -> NondeterminismError:
+        self.stopped = NondeterminismError(
+            f"{self.workflow_name!r} {self.workflow_uuid}: {what}",
+            hint="the code changed while this workflow was running, or it decides by something that is not recorded: "
+            "finish old workflows before deploying, or register the new version under another name; "
+            "take the time, random numbers and UUIDs from the context",
+        )
+        return self.stopped
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.workflow_uuid}: step {self._next}, {len(self._recorded)} recorded>"
+
+
+def clock() -> float:
+    """When a step began, for its checkpoint: seconds since the epoch on this machine. Nothing is decided by it."""
+    return time.time()

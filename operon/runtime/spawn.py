@@ -1,0 +1,157 @@
+"""Starts workflows: encodes their inputs, makes the start durable, spawns the actor, gives a handle.
+
+A UUID that nobody chose cannot be taken, so its body may begin while the start is under way; without steps the whole
+workflow is then one record. A chosen UUID may be taken: then the start is made durable first, and who comes second
+attaches to what is there. Of any number of starts with one UUID one begins it, in this process or another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from operon.catalog import Catalog
+from operon.contexts import Caller
+from operon.database import workflows
+from operon.errors import InputError, NonExistentWorkflowError, WorkflowConflictError
+from operon.handles import WorkflowHandle
+from operon.operations import Operation
+from operon.runtime.results import Results
+from operon.runtime.workflow_actor import WorkflowActor
+from operon.status import WorkflowStatus
+
+if TYPE_CHECKING:
+    from operon.runtime.incarnation import Incarnation
+
+logger = logging.getLogger("operon.workflows")
+
+
+class Spawner:
+    """Starts workflows in one incarnation of an executor."""
+
+    def __init__(self, incarnation: Incarnation, catalog: Catalog, results: Results) -> None:
+        self.catalog = catalog
+        self.results = results
+        self._incarnation = incarnation
+        self._starting: dict[UUID, asyncio.Task[bool]] = {}
+
+    async def start(
+        self,
+        operation: Operation[..., Any],
+        caller: Caller,
+        chosen: UUID | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> WorkflowHandle[Any]:
+        """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
+        inputs = operation.signature.encode(args, kwargs, InputError)
+        incarnation = self._incarnation
+        incarnation.admit()
+        if chosen is not None:
+            return await self._start_chosen(operation, caller, chosen, inputs)
+        actor = WorkflowActor(incarnation, operation, incarnation.new_uuid(), caller, inputs)
+        # First the actor, then the record: the actor's first turn comes before the committer's.
+        incarnation.spawn(actor)
+        batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller)
+        actor.begun = (batch, len(batch.s_uuid) - 1)
+        await batch.durable(actor.workflow_uuid)
+        return WorkflowHandle(StartedHere(actor, self.results), actor.workflow_uuid)
+
+    def begin_child(
+        self,
+        operation: Operation[..., Any],
+        caller: Caller,
+        uuid: UUID,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        parent: tuple[UUID, int],
+    ) -> WorkflowActor:
+        """Starts a child and does not wait: its parent's checkpoint goes into the same batch."""
+        inputs = operation.signature.encode(args, kwargs, InputError)
+        actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs)
+        self._incarnation.spawn(actor)
+        batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent)
+        actor.begun = (batch, len(batch.s_uuid) - 1)
+        actor.gate = batch
+        return actor
+
+    async def _start_chosen(
+        self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes
+    ) -> WorkflowHandle[Any]:
+        actor = self._incarnation.live.get(uuid)
+        if actor is None:
+            task = self._starting.get(uuid)
+            if task is None:
+                # A task of its own: a client that goes away must not leave a start without its actor.
+                task = asyncio.get_running_loop().create_task(self._begin_chosen(operation, caller, uuid, inputs))
+                self._starting[uuid] = task
+                task.add_done_callback(lambda _: self._starting.pop(uuid, None))
+            await asyncio.shield(task)
+            actor = self._incarnation.live.get(uuid)
+        if actor is not None:
+            self._check(uuid, operation, caller, inputs, actor.operation.name, actor.caller.user, actor.inputs)
+            return WorkflowHandle(StartedHere(actor, self.results), uuid)
+        async with self._incarnation.look_ups.connection() as connection:
+            row = await workflows.attach(connection, uuid)
+        if row is None:
+            raise NonExistentWorkflowError(f"workflow {uuid} was removed while it was being started")
+        self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)
+        return WorkflowHandle(self.results, uuid)
+
+    async def _begin_chosen(self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes) -> bool:
+        """Makes the start durable and spawns the actor; False when the UUID is taken."""
+        incarnation = self._incarnation
+        batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True)
+        await batch.durable(uuid)
+        if uuid in batch.taken:
+            async with incarnation.look_ups.connection() as connection:
+                row = await workflows.attach(connection, uuid)
+            # Ours after all: the acknowledgement of the start was lost, not the start.
+            if row is None or row.owner != incarnation.number or row.status != 0 or uuid in incarnation.live:
+                return False
+        incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs))
+        return True
+
+    def _check(
+        self,
+        uuid: UUID,
+        operation: Operation[..., Any],
+        caller: Caller,
+        inputs: bytes,
+        name: str,
+        user: str | None,
+        stored: bytes,
+    ) -> None:
+        if name != operation.name or user != caller.user:
+            raise WorkflowConflictError(
+                f"{operation.name!r} cannot be started as {uuid}: that UUID is in use",
+                hint="a UUID, or an idempotency key, belongs to one operation and one user; choose another",
+            )
+        if stored != inputs:
+            logger.warning("%s was started again as %s with other inputs; the stored ones count", operation.name, uuid)
+
+
+class StartedHere:
+    """Answers the handle of a workflow that lives in this process, without asking the database."""
+
+    __slots__ = ("_actor", "_results")
+
+    def __init__(self, actor: WorkflowActor, results: Results) -> None:
+        self._actor = actor
+        self._results = results
+
+    async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
+        if timeout is not None and self._actor.ended is None:
+            return await self._results.result(workflow_uuid, timeout)
+        ended = await self._actor.wait()
+        if ended is None:
+            return await self._results.result(workflow_uuid, timeout)
+        return ended.value(workflow_uuid, self._results.catalog)
+
+    def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
+        return self._results.status(workflow_uuid)
+
+

@@ -1,0 +1,160 @@
+"""A workflow actor: one workflow, alive in this process.
+
+Its state is its journal. A crash drops the coroutine and makes a fresh one that replays; a half-broken object is never
+resumed. What crashes an actor is a broken runtime (a record that cannot be stored, a bug of ours). The workflow's own
+exception is a result like any other: it is recorded and given to whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from actors import Exit
+from operon.codec import encode_error
+from operon.contexts import Caller, WorkflowContext
+from operon.database.batch import Batch
+from operon.database.checkpoints import Checkpoint
+from operon.errors import Evicted, OperonInternalError
+from operon.operations import Operation, Workflow
+from operon.runtime.invoke import StepInvoker
+from operon.runtime.journal import Journal
+from operon.runtime.outcome import Ended
+from operon.status import Status
+
+if TYPE_CHECKING:
+    from operon.runtime.incarnation import Incarnation
+
+SUCCESS = Status.SUCCESS.code_number
+ERROR = Status.ERROR.code_number
+
+
+class WorkflowActor:
+    """One live workflow, and everyone in this process who waits for it."""
+
+    __slots__ = (
+        "_arguments",
+        "_history",
+        "_incarnation",
+        "_waiters",
+        "begun",
+        "caller",
+        "ended",
+        "epoch",
+        "gate",
+        "inputs",
+        "listeners",
+        "operation",
+        "workflow_uuid",
+    )
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        operation: Operation[..., Any],
+        workflow_uuid: UUID,
+        caller: Caller,
+        inputs: bytes,
+        epoch: int = 1,
+        history: list[Checkpoint] | None = None,
+    ) -> None:
+        self._incarnation = incarnation
+        self.operation = operation
+        self.workflow_uuid = workflow_uuid
+        self.caller = caller
+        self.inputs = inputs
+        self.epoch = epoch
+        self._history: list[Checkpoint] | None = history or []
+        self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
+        self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
+        self.ended: Ended | None = None
+        self.listeners: set[int] | None = None  # executors that asked to be told
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    async def run(self) -> None:
+        """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
+        history = await self._load()
+        incarnation = self._incarnation
+        journal = Journal(
+            incarnation.committer, self.workflow_uuid, self.operation.name, history, self.begun and self.begun[0]
+        )
+        try:
+            if self.gate is not None:
+                await journal.durable()
+            status, output, error = await self._outcome(journal)
+            journal.finished()
+            if journal.stopped is not None:
+                await incarnation.die(self, journal.stopped)
+                return
+            journal.closed = True
+            await self._finish(journal, status, output, error)
+        except Evicted as evicted:
+            if evicted.__cause__ is None:
+                raise
+            raise OperonInternalError(f"{self!r} is replayed: {evicted}") from evicted.__cause__
+        finally:
+            journal.closed = True
+
+    async def _load(self) -> list[Checkpoint]:
+        """The history that came with the claim; after a crash, what the database has now."""
+        if self._history is None:
+            self._incarnation.committer.drop(self.workflow_uuid)
+            self._history, self.epoch = await self._incarnation.reload(self.workflow_uuid)
+            self.begun = self.gate = None
+        history, self._history = self._history, None
+        return history
+
+    async def _outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+        incarnation = self._incarnation
+        operation = self.operation
+        invoker = StepInvoker(incarnation, self, journal)
+        ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
+        try:
+            args, kwargs = operation.signature.decode(self.inputs)
+            if isinstance(operation, Workflow):
+                value = await operation.fn(ctx, *args, **kwargs)
+            else:  # a single transaction or communicator is a workflow of one step
+                value = await invoker.invoke(operation, ctx, args, kwargs)
+            return SUCCESS, operation.signature.result.encode(value), None
+        except Exception as error:
+            return ERROR, None, encode_error(error)
+
+    async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:
+        committer = self._incarnation.committer
+        pending = journal.pending
+        batch = committer.finish(self.workflow_uuid, status, output, error, self.begun)
+        for listener in self.listeners or ():
+            committer.ring(batch, self._incarnation.bell_of(listener, self.workflow_uuid))
+        if pending:
+            # The outcome follows from what is recorded, so only that has to be durable before anybody hears of it.
+            journal.wait_for(batch)
+            await journal.durable()
+        self.end(Ended(self.operation.name, Status.from_code(status), output, error))
+
+    def exited(self, exit: Exit) -> None:
+        """Its supervisor gave it up: finished, stopped, or crashed too often."""
+        self._incarnation.exited(self, exit)
+
+    def end(self, ended: Ended | None) -> None:
+        """Tells everyone who waits here; None: it goes on elsewhere, look there."""
+        self.ended = ended
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters = None
+
+    async def wait(self) -> Ended | None:
+        """Waits for the end; None when this process will not see it."""
+        if self.ended is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+        return self.ended
+
+    def __repr__(self) -> str:
+        return f"<WorkflowActor {self.operation.name} {self.workflow_uuid} epoch {self.epoch}>"
+
+
