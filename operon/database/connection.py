@@ -16,7 +16,7 @@ import asyncpg
 from operon.config import masked
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
-Connection = asyncpg.Connection[Any]
+Connection = asyncpg.Connection
 PostgresError = asyncpg.PostgresError
 
 # Without these a partitioned executor pins its row locks for two hours: Postgres' own defaults are no limits at all.

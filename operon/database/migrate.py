@@ -32,7 +32,7 @@ def migrations() -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-async def migrate(connection: asyncpg.Connection[Any]) -> list[int]:
+async def migrate(connection: asyncpg.Connection) -> list[int]:
     """Brings the schema up to this code's version; gives the numbers that it applied.
 
     Raises DatabaseUnusable for a server that is too old or read-only, SchemaTooNew for a schema of a newer Operon.
@@ -59,7 +59,7 @@ async def migrate(connection: asyncpg.Connection[Any]) -> list[int]:
         await connection.execute("select pg_advisory_unlock($1)", LOCK)
 
 
-async def apply(connection: asyncpg.Connection[Any], todo: Iterator[tuple[int, str, str]]) -> Any:
+async def apply(connection: asyncpg.Connection, todo: Iterator[tuple[int, str, str]]) -> Any:
     for number, name, text in todo:
         async with connection.transaction():
             await connection.execute("create schema if not exists operon")
@@ -72,13 +72,13 @@ async def apply(connection: asyncpg.Connection[Any], todo: Iterator[tuple[int, s
         yield number
 
 
-async def applied(connection: asyncpg.Connection[Any]) -> list[int]:
+async def applied(connection: asyncpg.Connection) -> list[int]:
     if await connection.fetchval("select to_regclass('operon.migrations')") is None:
         return []
     return [row[0] for row in await connection.fetch("select number from operon.migrations order by number")]
 
 
-async def refuse_unusable(connection: asyncpg.Connection[Any]) -> None:
+async def refuse_unusable(connection: asyncpg.Connection) -> None:
     row = await connection.fetchrow(
         "select current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(), "
         "current_setting('default_transaction_read_only')::bool"
