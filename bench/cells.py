@@ -148,13 +148,15 @@ async def run_cell(server: Server, cell: Cell, database_url: str, seconds: float
             running.says_go()
             timing = Timing(**await running.hears("done"))
             after = await server.counters()
+            running.says_go()
             await running.ends()
     except TimeoutError:
         raise CellFailed(f"no result after {seconds + warm_up_seconds + GRACE_SECONDS:.0f} s") from None
     transactions = await server.transactions(system.database) - transactions_before
     count = timing.workflows
-    server_cpu, others = after.cpu_seconds_since(before), None
-    if server_cpu is not None:
+    server_cpu, others = None, None
+    if before.cpu_seconds is not None and after.cpu_seconds is not None:
+        server_cpu = after.cpu_seconds - before.cpu_seconds
         others = max(0.0, after.busy_seconds - before.busy_seconds - server_cpu - timing.cpu_seconds) / timing.seconds
     return Figures(
         system=system.name,
@@ -186,6 +188,7 @@ async def count_round_trips(cell: Cell, database_url: str) -> float:
         await running.hears("warm")
         running.says_go()
         timing = Timing(**await running.hears("done"))
+        running.says_go()
         await running.ends()
     return (timing.round_trips or 0) / timing.workflows
 

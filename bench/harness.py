@@ -6,7 +6,8 @@ counters of Postgres belong to the process that started it (`bench.cells`). The 
 
     child   {"bench": "warm"}            launched, warmed up, nothing in flight
     parent  go                           after reading the counters
-    child   {"bench": "done", ...}       a Timing; the parent reads the counters again
+    child   {"bench": "done", ...}       a Timing, with its connections still open
+    parent  go                           after reading the counters again
 
 A peer's process imports this file from a virtual environment of its own, so it imports the standard library alone.
 """
@@ -115,7 +116,7 @@ async def measure(task: Task, one: One, *, batch: int = 1, round_trips: RoundTri
         p99_ms=percentile(ordered, 0.99) * 1000,
         round_trips=round_trips() - before if round_trips else None,
     )
-    tell({"bench": "done", **asdict(timing)})
+    await parent_says_go({"bench": "done", **asdict(timing)})
 
 
 def percentile(ordered: list[float], fraction: float) -> float:
@@ -123,14 +124,9 @@ def percentile(ordered: list[float], fraction: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
 
 
-def tell(message: dict[str, Any]) -> None:
-    """Prints one line for the parent."""
-    print(json.dumps(message), flush=True)
-
-
 async def parent_says_go(message: dict[str, Any]) -> None:
-    """Prints a line and waits for the parent's answer, off the event loop."""
-    tell(message)
+    """Prints a line for the parent and waits for its answer, off the event loop."""
+    print(json.dumps(message), flush=True)
     if not await asyncio.to_thread(sys.stdin.readline):
         raise EOFError("the parent is gone")
 

@@ -45,20 +45,14 @@ class Counters:
 
     write_transactions: transaction ids given out, which only writing transactions take; exact at once.
     wal_bytes: exact at once.
-    cpu_seconds: of each process of the server that is alive, by pid; empty for a server that is not ours.
+    cpu_seconds: of the postmaster, its children, and its children that are gone; None for a server that is not ours.
     busy_seconds: of all cores, everybody's; it shows how quiet the machine was.
     """
 
     write_transactions: int
     wal_bytes: int
-    cpu_seconds: dict[int, float]
+    cpu_seconds: float | None
     busy_seconds: float
-
-    def cpu_seconds_since(self, earlier: Counters) -> float | None:
-        """CPU of the server between two moments, without processes that ended in between; None if it is not ours."""
-        if not self.cpu_seconds:
-            return None
-        return sum(seconds - earlier.cpu_seconds.get(pid, 0.0) for pid, seconds in self.cpu_seconds.items())
 
 
 class Server:
@@ -84,7 +78,7 @@ class Server:
             "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as wal"
         )
         assert row is not None
-        cpu_seconds = cpu_of_tree(self._postmaster) if self._postmaster else {}
+        cpu_seconds = cpu_of_tree(self._postmaster) if self._postmaster else None
         return Counters(row["xid"], row["wal"], cpu_seconds, busy_seconds())
 
     async def transactions(self, database: str) -> int:
@@ -105,26 +99,15 @@ class Server:
         return {"postgres": str(await self._admin.fetchval("show server_version")), **settings}
 
 
-def cpu_of_tree(postmaster: psutil.Process) -> dict[int, float]:
-    """Seconds that the postmaster and each of its children have run."""
-    seconds: dict[int, float] = {}
-    for process in (postmaster, *postmaster.children()):
-        with contextlib.suppress(psutil.NoSuchProcess, OSError):
-            seconds[process.pid] = run_seconds(process)
-    return seconds
-
-
-def run_seconds(process: psutil.Process) -> float:
-    """CPU time of one process of Postgres, which has one thread.
-
-    From the scheduler's own nanoseconds where Linux shows them: user and system time are sampled at each tick there,
-    and backends that sleep and wake a thousand times a second are hit or missed by chance.
-    """
-    schedstat = Path(f"/proc/{process.pid}/schedstat")
-    if schedstat.exists():
-        return int(schedstat.read_text().split()[0]) / 1e9
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def cpu_of_tree(postmaster: psutil.Process) -> float:
+    """User and system seconds of a postmaster, its children, and its children that are gone."""
+    own = postmaster.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in postmaster.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return float(total)
 
 
 def busy_seconds() -> float:
