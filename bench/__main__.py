@@ -53,7 +53,7 @@ OPERON = System(
         "W2": "bench.steps",
         "W3": "bench.transactions",
         "W3sql": "bench.transactions",
-        "W6": "bench.recovery",
+        "W6": "bench.interrupted",
     },
 )
 FLOOR = System("floor", dict.fromkeys(LOADS, "bench.floor"))

@@ -11,11 +11,12 @@ from typing import Any
 import operon
 from bench import harness
 from bench.round_trips import RoundTripCounter
+from operon.operations import Workflow
 
 ITEM = "Hamlet, row A, seat 1"
 
 
-async def measure(task: harness.Task, namespace: str, workflow: operon.Workflow[[str], Any]) -> None:
+async def measure(task: harness.Task, namespace: str, workflow: Workflow[[str], Any]) -> None:
     """Runs the cell with a workflow of this module."""
     counter = RoundTripCounter()
     if task.count_round_trips:

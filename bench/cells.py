@@ -95,6 +95,7 @@ class Process:
             message: dict[str, Any] = json.loads(line)
             if message.pop("bench") == kind:
                 return message
+        await self._process.wait()
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         raise CellFailed(lines[-1] if lines else f"ended before it was {kind}")
 

@@ -14,7 +14,7 @@ Commits / rows per workflow:  W1 1 / 1,  W2 4 / 4 and an update,  W3 and W3sql 4
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 

@@ -87,7 +87,8 @@ class Server:
         Backends report what they did when they exit, or late: this waits until nobody is connected, so ask only when
         the process that was measured is gone.
         """
-        while await self._admin.fetchval("select count(*) from pg_stat_activity where datname = $1", database):
+        connections = "select count(*) from pg_stat_activity where datname = $1"
+        while await self._admin.fetchval(connections, database):  # noqa: ASYNC110 - Postgres has no event for it
             await asyncio.sleep(0.01)
         count = await self._admin.fetchval("select xact_commit from pg_stat_database where datname = $1", database)
         return int(count)

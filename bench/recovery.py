@@ -21,44 +21,11 @@ from typing import Any
 
 import asyncpg
 
-import operon
-from bench import cells, harness
-from bench.gate import Gate, Part, part_from_arguments
+from bench import cells
 from bench.postgres import Server
 
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 150.0
-
-gate = Gate()
-
-
-@operon.communicator
-async def charge(ctx: operon.CommunicatorContext, item: str, number: int) -> dict[str, Any]:
-    return {"step": number, "done": f"charged {item}", "cents": 5000}
-
-
-@operon.communicator
-async def pass_gate(ctx: operon.CommunicatorContext) -> None:
-    await gate.passed()
-
-
-@operon.workflow
-async def interrupted(ctx: operon.WorkflowContext, item: str) -> None:
-    for number in (1, 2, 3):
-        await charge(ctx, item, number)
-    await pass_gate(ctx)
-
-
-async def main(part: Part) -> None:
-    gate.shut, gate.awaited = part.role == "crash", part.workflows
-    app = operon.Operon(__name__, database_url=part.database_url)
-    async with app:
-        if part.role == "crash":
-            ctx = app.context()
-            await asyncio.gather(*(interrupted(ctx, f"seat {number}") for number in range(part.workflows)))
-            await gate.all_arrived.wait()
-        # Says "ready", and in both roles is killed by the parent before it hears an answer.
-        await harness.parent_says_go({"bench": "ready"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +48,13 @@ class Tables:
 
 
 async def operon_finished(connection: Any) -> int:
-    count: int = await connection.fetchval("select count(*) from operon.workflows where status = 'SUCCESS'")
+    count: int = await connection.fetchval("select count(*) from operon.workflows where status = 1")  # SUCCESS
     return count
 
 
 async def operon_predecessor_is_dead(connection: Any) -> bool:
     """Whether of A and B only B is not declared dead; asked when B is up, so its row is there."""
-    alive: int = await connection.fetchval("select count(*) from operon.executors where state <> 'dead'")
+    alive: int = await connection.fetchval("select count(*) from operon.executors where state <> 2")
     return alive <= 1
 
 
@@ -112,19 +79,18 @@ async def recover(server: Server, system: cells.System, module: str, workflows: 
     try:
         async with asyncio.timeout(GIVE_UP_SECONDS):
             async with cells.process(system, module, url, "--role", "crash", *arguments) as crashing:
-                await crashing.hears("ready")
-                await crashing.kill()
+                await crashing.hears("ready")  # leaving the block kills it
             killed = time.perf_counter()
             async with cells.process(system, module, url, "--role", "recover", *arguments) as recovering:
                 await recovering.hears("ready")
                 launched = time.perf_counter()
                 dead = None
                 if tables.predecessor_is_dead:
-                    while not await tables.predecessor_is_dead(connection):
+                    while not await tables.predecessor_is_dead(connection):  # noqa: ASYNC110 - no event in here
                         await asyncio.sleep(POLL_SECONDS)
                     dead = time.perf_counter()
                 # A poll of rows: the only thing that two frameworks have in common is that they have tables.
-                while await tables.finished(connection) < workflows:
+                while await tables.finished(connection) < workflows:  # noqa: ASYNC110
                     await asyncio.sleep(POLL_SECONDS)
                 done = time.perf_counter()
     except TimeoutError:
@@ -135,7 +101,3 @@ async def recover(server: Server, system: cells.System, module: str, workflows: 
         await connection.close()
         await server.drop_database(database)
     return Recovery(system.name, workflows, done - killed, done - launched, None if dead is None else done - dead)
-
-
-if __name__ == "__main__":
-    harness.run(main(part_from_arguments()))

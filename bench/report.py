@@ -12,10 +12,11 @@ from bench.cells import Figures
 from bench.recovery import Recovery
 
 FLOOR, PEER = "floor", "dbos"
+SYSTEMS = ("operon", PEER, FLOOR, "floor batched")
 OPEN, CLOSE = "<!-- results: written by `python -m bench --write` -->", "<!-- end of results -->"
 
 HEADERS = (
-    *("workload", "conc.", "system", "wf/s", "p50 ms", "p99 ms", "x DBOS", "x floor", "commits", "transactions"),
+    *("system", "load", "conc.", "wf/s", "p50 ms", "p99 ms", "x DBOS", "x floor", "commits", "transactions"),
     *("WAL B", "round trips", "client us", "server us", "other cores"),
 )
 # DBOS has no one-statement step, so what a user would write there in W3sql's place is W3.
@@ -25,7 +26,7 @@ COMPARED_WITH = {"W3sql": "W3"}
 def table(figures: Sequence[Figures]) -> str:
     """All cells, in the order of workload and concurrency."""
     speed = {(f.system, f.workload, f.concurrency): f.workflows_per_second for f in figures}
-    ordered = sorted(figures, key=lambda f: (f.workload, f.concurrency))
+    ordered = sorted(figures, key=lambda f: (f.workload, f.concurrency, SYSTEMS.index(f.system)))
     return markdown(HEADERS, (row(f, speed) for f in ordered))
 
 
@@ -33,7 +34,7 @@ def row(f: Figures, speed: Mapping[tuple[str, str, int], float]) -> tuple[str, .
     peer = speed.get((PEER, COMPARED_WITH.get(f.workload, f.workload), f.concurrency))
     floor = speed.get((FLOOR, f.workload, f.concurrency))
     return (
-        *(f.workload, str(f.concurrency), f.system, number(f.workflows_per_second)),
+        *(f.system, f.workload, str(f.concurrency), number(f.workflows_per_second)),
         *(number(f.p50_ms), number(f.p99_ms)),
         *(ratio(f.workflows_per_second, peer), ratio(f.workflows_per_second, floor)),
         *(number(f.commits), number(f.transactions), number(f.wal_bytes), number(f.round_trips)),
@@ -61,14 +62,19 @@ def recovery_table(recoveries: Sequence[Recovery]) -> str:
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in columns as wide as their widest cell."""
+    """A table in columns as wide as their widest cell; the first holds names, the others figures."""
     lines = [tuple(headers), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    padded = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([padded[0], rule, *padded[1:]])
+
+    def padded(line: Sequence[str]) -> str:
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = f"|{'|'.join([':' + '-' * (widths[0] + 1), *('-' * (width + 1) + ':' for width in widths[1:])])}|"
+    return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
 
 
 def number(value: float | None) -> str:

@@ -8,7 +8,6 @@ Tried without gain: asyncpg under its transactions, larger pools, awaiting workf
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,11 +1,10 @@
-"""DBOS's part of W6: the same workflow, gate and roles as in `bench.recovery`.
+"""DBOS's part of W6: the same workflow, gate and roles as in `bench.interrupted`.
 
 The recovering process has the executor id and the version of the one that was killed, and so begins at its launch.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from dbos import DBOS
