@@ -71,11 +71,12 @@ PEERS = {"dbos": dbos}
 class Run:
     """One run: its server, its plan, and what it found out so far."""
 
-    def __init__(self, on: Server, plan: Plan, systems: list[System]) -> None:
+    def __init__(self, on: Server, plan: Plan, systems: list[System], rounds: int) -> None:
         self._server = on
         self._plan = plan
         self._systems = systems
-        self._deadline = time.monotonic() + RUN_SECONDS_MAX
+        self._rounds = rounds
+        self._deadline = time.monotonic() + rounds * RUN_SECONDS_MAX
         self.figures: list[Figures] = []
         self.recoveries: list[recovery.Recovery] = []
         self.failures: list[str] = []
@@ -86,28 +87,51 @@ class Run:
         order = list(self._systems)
         for workload in (name for name in LOADS if name in self._plan.workloads):
             for concurrency in self._plan.concurrencies:
-                for system in order:
-                    # In step with nobody, the batched floor is the floor.
-                    if workload in system.modules and not (system.batched and concurrency == 1):
-                        await self._cell(Cell(system, workload, concurrency), urls[system.name])
+                # In step with nobody, the batched floor is the floor.
+                cells = {
+                    Cell(system, workload, concurrency): urls[system.name]
+                    for system in order
+                    if workload in system.modules and not (system.batched and concurrency == 1)
+                }
+                await self._side_by_side(cells)
                 order.reverse()
         for system in self._systems:
             await self._server.drop_database(system.database)
 
-    async def _cell(self, cell: Cell, url: str) -> None:
+    async def _side_by_side(self, cells: dict[Cell, str]) -> None:
+        """The same load on each system, in turns; of several rounds the one of median speed is kept."""
+        rounds: dict[Cell, list[Figures]] = {cell: [] for cell in cells}
+        for _ in range(self._rounds):
+            for cell, url in cells.items():
+                if figures := await self._cell(cell, url):
+                    rounds[cell].append(figures)
+        for cell, found in rounds.items():
+            if not found:
+                continue
+            median = sorted(found, key=lambda figures: figures.workflows_per_second)[len(found) // 2]
+            if cell.system is OPERON and cell.concurrency in self._plan.round_trips_at:
+                median = dataclasses.replace(median, round_trips=await self._round_trips(cell, cells[cell]))
+            self.figures.append(median)
+
+    async def _cell(self, cell: Cell, url: str) -> Figures | None:
         label = f"{cell.workload} at {cell.concurrency}, {cell.system.name}"
         if time.monotonic() > self._deadline:
             self._failed(label, "skipped, the run has taken its time")
-            return
+            return None
         try:
             figures = await run_cell(self._server, cell, url, self._plan.seconds, self._plan.warm_up_seconds)
-            if cell.system is OPERON and cell.concurrency in self._plan.round_trips_at:
-                figures = dataclasses.replace(figures, round_trips=await count_round_trips(cell, url))
-        except (CellFailed, TimeoutError) as failure:
+        except CellFailed as failure:
             self._failed(label, str(failure))
-            return
-        self.figures.append(figures)
+            return None
         progress(f"{label}: {report.number(figures.workflows_per_second)} wf/s, p50 {report.number(figures.p50_ms)} ms")
+        return figures
+
+    async def _round_trips(self, cell: Cell, url: str) -> float | None:
+        try:
+            return await count_round_trips(cell, url)
+        except CellFailed as failure:
+            self._failed(f"round trips of {cell.workload} at {cell.concurrency}", str(failure))
+            return None
 
     async def recovery(self) -> None:
         """W6 on every system that recovers."""
@@ -155,7 +179,7 @@ async def main(options: argparse.Namespace) -> int:
     systems = [OPERON, *(PEERS[name]() for name in options.peers), FLOOR, FLOOR_BATCHED]
     async with server(options.database_url) as on:
         facts = await machine(on)
-        run = Run(on, plan, systems)
+        run = Run(on, plan, systems, options.rounds)
         await run.loads()
         await run.recovery()
     parts = [report.facts_line(facts)]
@@ -186,6 +210,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under a minute: 1 s per cell, 1 and 32 at once, no peer")
     parser.add_argument("--only", type=names(WORKLOADS), default=WORKLOADS, help="such as W1,W2")
     parser.add_argument("--seconds", type=float, help="per cell; 3 by default, 1 with --quick")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="run each cell so often and keep the median; 1 by default"
+    )
     parser.add_argument("--peers", type=names(tuple(PEERS)), help="dbos or none; dbos by default, none with --quick")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")

@@ -31,7 +31,7 @@ class CellFailed(Exception):
     """The process of a cell ended without a result."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one is itself, and a key of dictionaries
 class System:
     """Something to measure: how to start a process of it, and its database."""
 
@@ -138,21 +138,14 @@ async def run_cell(server: Server, cell: Cell, database_url: str, seconds: float
     """Runs one cell; CellFailed if its process gives no result."""
     system = cell.system
     transactions_before = await server.transactions(system.database)
-    arguments = arguments_for(cell, seconds, warm_up_seconds)
-    try:
-        async with (
-            asyncio.timeout(seconds + warm_up_seconds + GRACE_SECONDS),
-            process(system, system.modules[cell.workload], database_url, *arguments) as running,
-        ):
-            await running.hears("warm")
-            before = await server.counters()
-            running.says_go()
-            timing = Timing(**await running.hears("done"))
-            after = await server.counters()
-            running.says_go()
-            await running.ends()
-    except TimeoutError:
-        raise CellFailed(f"no result after {seconds + warm_up_seconds + GRACE_SECONDS:.0f} s") from None
+    async with deadline(seconds + warm_up_seconds), started(cell, database_url, seconds, warm_up_seconds) as running:
+        await running.hears("warm")
+        before = await server.counters()
+        running.says_go()
+        timing = Timing(**await running.hears("done"))
+        after = await server.counters()
+        running.says_go()
+        await running.ends()
     transactions = await server.transactions(system.database) - transactions_before
     count = timing.workflows
     server_cpu, others = None, None
@@ -168,7 +161,7 @@ async def run_cell(server: Server, cell: Cell, database_url: str, seconds: float
         p50_ms=timing.p50_ms,
         p99_ms=timing.p99_ms,
         commits=(after.write_transactions - before.write_transactions) / count,
-        # The whole life of the process, because Postgres' count comes late; a launch costs some tens of transactions.
+        # Over the whole life of the process, as Postgres' count comes late; a launch costs some tens of transactions.
         transactions=transactions / (count + timing.workflows_in_warm_up),
         wal_bytes=(after.wal_bytes - before.wal_bytes) / count,
         round_trips=None,
@@ -179,13 +172,8 @@ async def run_cell(server: Server, cell: Cell, database_url: str, seconds: float
 
 
 async def count_round_trips(cell: Cell, database_url: str) -> float:
-    """Round trips per workflow, in a short run of its own."""
-    seconds, warm_up_seconds = 0.3, 0.2
-    arguments = [*arguments_for(cell, seconds, warm_up_seconds), "--count-round-trips"]
-    async with (
-        asyncio.timeout(GRACE_SECONDS),
-        process(cell.system, cell.system.modules[cell.workload], database_url, *arguments) as running,
-    ):
+    """Round trips per workflow, in a short run of its own; CellFailed if its process gives no result."""
+    async with deadline(0.5), started(cell, database_url, 0.3, 0.2, "--count-round-trips") as running:
         await running.hears("warm")
         running.says_go()
         timing = Timing(**await running.hears("done"))
@@ -194,7 +182,24 @@ async def count_round_trips(cell: Cell, database_url: str) -> float:
     return (timing.round_trips or 0) / timing.workflows
 
 
-def arguments_for(cell: Cell, seconds: float, warm_up_seconds: float) -> list[str]:
+@contextlib.asynccontextmanager
+async def started(
+    cell: Cell, database_url: str, seconds: float, warm_up_seconds: float, *more: str
+) -> AsyncIterator[Process]:
+    """The process of a cell."""
     arguments = ["--workload", cell.workload, "--concurrency", str(cell.concurrency)]
-    arguments += ["--seconds", str(seconds), "--warm-up-seconds", str(warm_up_seconds)]
-    return [*arguments, "--batched"] if cell.system.batched else arguments
+    arguments += ["--seconds", str(seconds), "--warm-up-seconds", str(warm_up_seconds), *more]
+    if cell.system.batched:
+        arguments.append("--batched")
+    async with process(cell.system, cell.system.modules[cell.workload], database_url, *arguments) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """Turns a process that hangs into CellFailed, so that the other cells are run."""
+    try:
+        async with asyncio.timeout(seconds + GRACE_SECONDS):
+            yield
+    except TimeoutError:
+        raise CellFailed(f"no result after {seconds + GRACE_SECONDS:.0f} s") from None
