@@ -26,8 +26,8 @@ from operon.status import Status
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
-SUCCESS = Status.SUCCESS.code_number
-ERROR = Status.ERROR.code_number
+SUCCESS = Status.SUCCESS.code
+ERROR = Status.ERROR.code
 
 
 class WorkflowActor:
