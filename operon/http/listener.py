@@ -35,7 +35,8 @@ from operon.http.guard import HEADER_BYTES_MAX, Guard
 from operon.http.masking import mask
 
 BACKLOG = 1024
-CUT_SECONDS = 1.0  # for a task that was cancelled: long enough to unwind, short enough for a supervisor that waits
+# For requests whose connection was cut: long enough to unwind, short enough for a supervisor that waits.
+CUT_SECONDS = 1.0
 
 logger = mask(logging.getLogger("operon.http"))
 
@@ -92,6 +93,8 @@ class Connections:
             await TCPServer(self._application, loop, self._config, self._context, ConnectionState({}), reader, writer)
         except Exception:
             logger.exception("a connection failed")
+        except asyncio.CancelledError:
+            return  # nobody waits for this task, and asyncio logs the cancellation of one as an error
         finally:
             del self._open[task]
 
@@ -102,17 +105,19 @@ class Connections:
             await asyncio.wait(list(self._open), timeout=seconds)
 
     async def cut(self) -> None:
-        """Ends every connection at once. A handler that swallows its cancellation is left behind, and named."""
+        """Ends every connection at once, and its request. One that swallows its cancellation is left, and logged."""
         await self._context.terminated.set()
         if not self._open:
             return
         logger.warning("cutting %d connections with requests in flight", len(self._open))
-        for task, writer in self._open.items():
-            writer.transport.abort()  # a client that does not read would keep a polite close waiting for ever
-            task.cancel()
+        for writer in self._open.values():
+            # Aborted, not closed: a client that does not read would keep a polite close waiting for ever. And not
+            # cancelled: Quart ends a request whose client is gone, but loses one whose own task is cancelled.
+            writer.transport.abort()
         _, zombies = await asyncio.wait(list(self._open), timeout=CUT_SECONDS)
         for zombie in zombies:
-            logger.error("a request does not end though it was cancelled: %r", zombie)
+            logger.error("a request does not end though its connection is cut: %r", zombie)
+            zombie.cancel()
 
     def __repr__(self) -> str:
         state = "draining" if self._context.terminated.is_set() else "open"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, cast
 
 from quart import Quart, Response, has_request_context
 from quart.globals import request_ctx
@@ -113,8 +113,7 @@ class View:
             return answers.of_handler(await target(ctx, *args, **kwargs))
         if workflow_uuid is not None:
             exchange.remember_workflow(request, workflow_uuid)
-        call: Coroutine[Any, Any, Any] = target(ctx, *args, **kwargs)
-        value = await self._finish(call)
+        value = await self._finish(cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs)))
         if isinstance(target, Workflow):
             exchange.remember_workflow(request, value.workflow_uuid)
             value = await value.get_result()  # cancelled with the request; the workflow does not notice
