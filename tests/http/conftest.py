@@ -46,7 +46,8 @@ class DirectInvoker:
         self.calls.append(Call(operation.name, ctx, args, kwargs))
         outcome = operation.fn(ctx, *args, **kwargs)
         if isinstance(operation, Workflow):
-            return WorkflowHandle(Outcome(outcome), ctx.options.workflow_uuid or fresh())
+            handle: WorkflowHandle[Any] = WorkflowHandle(Outcome(outcome), ctx.options.workflow_uuid or fresh())
+            return handle
         return await outcome
 
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:

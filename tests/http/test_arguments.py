@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from quart import Quart
 
 from operon.config import Settings
 from operon.contexts import HandlerContext
@@ -417,6 +418,15 @@ async def test_an_oversized_body_is_413() -> None:
     assert fits.status_code == 200
     assert exceeds.status_code == 413
     assert (await exceeds.get_json())["code"] == "body_too_large"
+
+
+async def test_the_limit_holds_in_a_given_quart_with_a_higher_one() -> None:
+    settings = Settings(port=0, body_limit_bytes=100)
+    client = quart_of(echo_of(str, method=post), settings=settings, quart=Quart("own")).test_client()
+
+    response = await client.post("/", data=b'{"value": "%s"}' % (b"x" * 100), headers=JSON)
+
+    assert response.status_code == 413
 
 
 async def test_a_query_that_is_not_utf_8_is_400() -> None:

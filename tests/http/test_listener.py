@@ -168,6 +168,18 @@ async def test_what_is_not_http_is_400(head: bytes) -> None:
         assert parsed(await exchange(server, head))[0] == 400
 
 
+async def test_a_path_that_is_not_utf_8_is_400() -> None:
+    @get("/show/<name>")
+    async def show(ctx: HandlerContext, name: str) -> str:
+        return name
+
+    async with served(quart_of(show)) as server:
+        status, _, body = parsed(await exchange(server, request("/show/%ff")))
+
+    assert status == 400
+    assert json.loads(body)["errors"] == [{"location": "path", "name": "", "message": "not UTF-8"}]
+
+
 async def test_a_chunked_body_that_grows_too_large_is_413() -> None:
     settings = Settings(port=0, body_limit_bytes=1000)
     head = request("/echo", "content-type: application/json", "transfer-encoding: chunked", method="POST")
@@ -247,7 +259,7 @@ async def test_a_drain_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert "cutting 1 connections" in caplog.text
 
 
-async def test_a_client_that_does_not_read_delays_no_shutdown() -> None:
+async def test_a_client_that_does_not_read_delays_no_shutdown(caplog: pytest.LogCaptureFixture) -> None:
     @get("/flood")
     async def flood(ctx: HandlerContext) -> bytes:
         sent.set()
@@ -262,6 +274,21 @@ async def test_a_client_that_does_not_read_delays_no_shutdown() -> None:
             server.stop.set()
 
             await asyncio.wait_for(server.task, 5)
+    assert "does not end" not in caplog.text
+
+
+async def test_a_port_can_be_listened_on_again_at_once() -> None:
+    async with served(quart_of(hello)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request("/hello"))
+        await reader.read()  # the server has closed first, so its end of the connection lingers in TIME_WAIT
+        writer.close()
+        await writer.wait_closed()
+        server.stop.set()
+        await server.task
+
+    async with served(quart_of(hello), Settings(port=server.port)) as again:
+        assert again.port == server.port
 
 
 async def test_cancelling_ends_it_at_once_and_runs_after_serving() -> None:
