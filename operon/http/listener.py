@@ -109,7 +109,7 @@ class Connections:
         await self._context.terminated.set()
         if not self._open:
             return
-        logger.warning("cutting %d connections with requests in flight", len(self._open))
+        logger.warning("cutting %d connections", len(self._open))
         for writer in self._open.values():
             # Aborted, not closed: a client that does not read would keep a polite close waiting for ever. And not
             # cancelled: Quart ends a request whose client is gone, but loses one whose own task is cancelled.

@@ -133,13 +133,15 @@ class View:
 class Surface:
     """Where the endpoints touch a Quart app: its routes, its error handlers, its answers' headers."""
 
-    __slots__ = ("_names", "_quart", "_whole_app")
+    __slots__ = ("_names", "_otherwise", "_quart", "_whole_app")
 
     def __init__(self, quart: Quart, *, whole_app: bool) -> None:
         self._quart = quart
         self._whole_app = whole_app
         self._names: set[str] = set()
-        # Quart takes the handler of the nearest class, so an application's own handlers of its own errors win.
+        # Quart takes the handler of the nearest class, so an application's own handlers of its own errors win. One
+        # that it has for all of them goes on to serve its own routes.
+        self._otherwise = quart.error_handler_spec[None][None].get(Exception)
         quart.register_error_handler(Exception, self._error)
         quart.after_request(self._stamp)
         mask(logging.getLogger(quart.name))  # Quart's logger, by name: `quart.logger` would configure logging
@@ -164,7 +166,7 @@ class Surface:
     def _name(self, target_name: str) -> str:
         """The name for `url_for`. Dots would be blueprints to Quart; a second route of a function gets a number."""
         name = target_name.replace(".", ":")
-        while name in self._names:
+        while name in self._quart.view_functions:
             base, _, number = name.partition("#")
             name = f"{base}#{int(number or 1) + 1}"
         return name
@@ -179,6 +181,8 @@ class Surface:
         is_answer = isinstance(error, HTTPException) and (error.response is not None or (error.code or 500) < 400)
         if self._covers() and not is_answer:
             return problems.answer(error, request_ctx.request)
+        if self._otherwise is not None:
+            return await self._quart.ensure_async(self._otherwise)(error)
         if isinstance(error, HTTPException):
             return error
         raise error

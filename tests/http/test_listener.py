@@ -201,6 +201,17 @@ async def test_an_announced_body_that_is_too_large_is_413_before_it_is_sent() ->
     assert status == 413
 
 
+async def test_a_body_that_does_not_come_is_408() -> None:
+    quart = quart_of(echo)
+    quart.config["BODY_TIMEOUT"] = 0.01
+    head = request("/echo", "content-type: application/json", "content-length: 10", method="POST")
+
+    async with served(quart) as server:
+        status, headers, _ = parsed(await exchange(server, head, b"{"))
+
+    assert (status, headers["content-type"]) == (408, "application/problem+json")
+
+
 async def test_the_caller_s_address_is_the_connection_s() -> None:
     @get("/ip")
     async def ip(ctx: HandlerContext) -> Any:

@@ -185,6 +185,23 @@ async def test_a_given_quart_keeps_its_own_error_pages() -> None:
     assert "x-request-id" not in unknown.headers
 
 
+async def test_a_given_quart_keeps_its_handler_of_all_errors() -> None:
+    quart = Quart("own")
+
+    @quart.errorhandler(Exception)
+    async def sorry(error: Exception) -> tuple[str, int]:
+        return "sorry", 503
+
+    @get("/ours")
+    async def ours(ctx: HandlerContext) -> None:
+        raise SoldOut
+
+    client = quart_of(ours, quart=quart).test_client()
+
+    assert (await client.get("/unknown")).status_code == 503
+    assert (await client.get("/ours")).status_code == 409
+
+
 async def test_a_route_of_the_own_quart_answers_its_errors_as_problems() -> None:
     quart = quart_of()
 

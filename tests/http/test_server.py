@@ -187,6 +187,17 @@ async def test_one_function_may_have_several_routes_with_arguments_from_differen
     assert await (await client.get("/second/9")).get_json() == 9
 
 
+async def test_a_function_may_have_the_name_of_a_route_that_is_there() -> None:
+    @get("/mine")
+    async def static(ctx: HandlerContext) -> str:
+        return "mine"
+
+    static.name = "static"  # as Quart calls its route of static files
+    client = quart_of(static).test_client()
+
+    assert await (await client.get("/mine")).get_data() == b"mine"
+
+
 async def test_the_lifespan_runs_the_hooks() -> None:
     happened: list[str] = []
 
