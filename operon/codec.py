@@ -64,7 +64,7 @@ class Codec(Generic[T]):
         try:
             self._decode_plain = msgspec.json.Decoder(self.annotation).decode
             self._msgspec_checks = True
-        except (TypeError, RecursionError):  # a union it cannot tell apart, an enum of tuples: the shape checks instead
+        except Exception:  # a union it cannot tell apart, an enum of tuples: the shape checks instead
             self._decode_plain = _read
             self._msgspec_checks = False
 
@@ -103,7 +103,7 @@ class Codec(Generic[T]):
             misfit = None if checked else self._shape.misfit(value)
         except Exception as error:
             # Stored data is not ours to trust: whatever it makes msgspec, a constructor or a look-up say is the answer.
-            raise DecodingError(f"{self.where} cannot be read: {_words(error)}") from error
+            raise DecodingError(f"{self.where} cannot be read: {self._words(error)}") from error
         if misfit is not None:
             raise DecodingError(f"{self.where}{misfit.path} cannot be read: it {misfit.reason}")
         return cast("T", value)
@@ -141,22 +141,25 @@ class Codec(Generic[T]):
         except RecursionError:
             raise self._refused(Misfit("", TOO_DEEP)) from None
         except Exception as error:
-            raise self._refused(Misfit("", f"does not come back: {_words(error)}")) from error
+            raise self._refused(Misfit("", f"does not come back: {self._words(error)}")) from error
         if path is not None:
             raise self._refused(Misfit(path, "does not come back equal"))
         return data, cast("T", back)
 
     def _refused(self, misfit: Misfit) -> EncodingError:
         return self.error(
-            f"{self.where}{misfit.path} cannot be stored: it {misfit.reason}.",
+            f"{self.where}{_short(misfit.path)} cannot be stored: it {misfit.reason}.",
             hint="annotate it with the type it has (a dataclass, a Struct, tuple, datetime, ...), or turn it into "
             "plain data first; what is large belongs in a table, with its key here.",
         )
 
+    def _words(self, error: Exception) -> str:
+        """What an error says, also when saying it fails; of a masked value only its type, for it may quote the value."""
+        try:
+            return type(error).__name__ if self.masked else f"{type(error).__name__}: {error}"
+        except Exception:
+            return type(error).__name__
 
-def _words(error: Exception) -> str:
-    """What an error says, also when saying it fails."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:
-        return type(error).__name__
+
+def _short(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:200]}..."

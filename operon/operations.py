@@ -24,7 +24,7 @@ from typing import (
     overload,
 )
 
-from operon.codec import Signature
+from operon.signatures import Signature
 from operon.contexts import CommunicatorContext, InitializerContext, InvokingContext, TransactionContext, WorkflowContext
 from operon.errors import CatalogError, InvocationError
 from operon.retry import Retry

@@ -40,6 +40,9 @@ class Misfit(NamedTuple):
 
 Check = Callable[[object], Misfit | None]
 
+# `isinstance` without narrowing: the type checkers would make tuple[Unknown] of an Any.
+_is: Callable[[Any, Any], bool] = isinstance
+
 LEAVES: tuple[type, ...] = (
     bool, int, float, str, bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID,
     msgspec.UnsetType,
@@ -71,7 +74,10 @@ class Shape:
         self.scalars: frozenset[type] = frozenset(_scalars(annotation))
         self.masked = False
         self._known: dict[object, Check] = {}
-        self.misfit: Check = self._check(annotation, {})
+        try:
+            self.misfit: Check = self._check(annotation, {})
+        except (TypeError, RecursionError) as error:  # `[int]`, or a generic that grows without end
+            raise _unstorable(annotation, where) from error
 
     def allows(self, kind: Any) -> bool:
         """Whether the annotation reaches this class, or a class it inherits from."""
@@ -114,6 +120,10 @@ class Shape:
     def _concrete(self, kind: Any, arguments: tuple[Any, ...], annotation: Any, variables: Mapping[Any, Any]) -> Check:
         if kind is None or kind is NoneType:
             return _instance((NoneType,), "None")
+        if kind in (typing.Never, typing.NoReturn):  # a workflow that serves for ever
+            return _instance((), "nothing")
+        if kind is typing.LiteralString:
+            return _leaf(str)
         if kind in LEAVES:
             return _leaf(kind)
         if kind is tuple:
@@ -128,11 +138,7 @@ class Shape:
             return _instance((kind,), _name(kind))
         if isinstance(kind, type) and (is_typed_dict(kind) or field_names(kind) is not None):
             return self._record(kind, arguments, variables)
-        raise CatalogError(
-            f"{self.where}: {_name(annotation)} is not a type that can be stored.",
-            hint="use plain types, containers, dataclasses, msgspec.Struct, TypedDict, NamedTuple or enums, "
-            "and turn other objects into one of these at the edge.",
-        )
+        raise _unstorable(annotation, self.where)
 
     def _annotated(self, annotation: Any, variables: Mapping[Any, Any]) -> Check:
         markers = annotation.__metadata__
@@ -145,7 +151,7 @@ class Shape:
             try:
                 msgspec.convert(value, annotation)
             except msgspec.ValidationError as error:
-                return inner(value) or Misfit("", str(error))
+                return inner(value) or Misfit("", f"breaks a constraint: {error}")
             return inner(value)
 
         return constrained
@@ -214,10 +220,9 @@ def field_names(kind: Any) -> tuple[str, ...] | None:
     """The fields of a dataclass, Struct, named tuple or attrs class; None for every other class."""
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
-    named: Any = getattr(kind, "__struct_fields__", None) or (
-        issubclass(kind, tuple) and getattr(kind, "_fields", None)
-    )
-    if named or issubclass(kind, msgspec.Struct):
+    # A named tuple is known by its `_fields`, as everywhere in Python.
+    named: Any = getattr(kind, "__struct_fields__" if _is(kind, msgspec.StructMeta) else "_fields", None)
+    if named is not None and (_is(kind, msgspec.StructMeta) or tuple in kind.__mro__):
         return tuple(named)
     attributes: Any = getattr(kind, "__attrs_attrs__", None)
     return None if attributes is None else tuple(attribute.name for attribute in attributes)
@@ -335,6 +340,14 @@ def key_path(key: object) -> str:
 
 def _expected(expected: str, value: object) -> Misfit:
     return Misfit("", f"is {type(value).__qualname__} where {expected} is expected")
+
+
+def _unstorable(annotation: Any, where: str) -> CatalogError:
+    return CatalogError(
+        f"{where}: {_name(annotation)} is not a type that can be stored.",
+        hint="use plain types, containers, dataclasses, msgspec.Struct, TypedDict, NamedTuple or enums, "
+        "and turn other objects into one of these at the edge.",
+    )
 
 
 def _name(annotation: Any) -> str:

@@ -88,7 +88,7 @@ def difference(value: Any, back: Any, depth: int = DEPTH_MAX) -> str | None:
             return ""
         mine = {one: one for one in value}
         return None if all(difference(mine[other], other, depth - 1) is None for other in back) else ""
-    if type(value) is not kind:
+    if _type(value) is not kind:
         return ""
     if (names := field_names(kind)) is not None:
         for name in names:
@@ -278,11 +278,11 @@ def lift(node: Any, classes: Classes) -> Any:
 
 
 def _rebuild(kind: Any, fields: dict[str, Any]) -> Any:
-    if not dataclasses.is_dataclass(kind) and not hasattr(kind, "__attrs_attrs__"):
+    if not hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__attrs_attrs__"):
         return kind(**fields)
-    made: Any = kind.__new__(kind)
+    # As msgspec does it: no __init__, and a field that was added since has its default.
+    made: Any = object.__new__(kind)
     if dataclasses.is_dataclass(kind):
-        # As msgspec does it: no __init__, and a field that was added since has its default.
         for field in dataclasses.fields(kind):
             if field.name not in fields and field.default_factory is not dataclasses.MISSING:
                 fields[field.name] = field.default_factory()

@@ -156,7 +156,7 @@ class Executor:
 
     async def _replace(self, incarnation: Incarnation) -> None:
         """Drops a fenced incarnation, actors and all, and makes another."""
-        await self.tree.stop_child(f"executor-{incarnation.number}")
+        await self.tree.stop(f"executor-{incarnation.number}")
         await incarnation.close()
         failures = 0
         while True:

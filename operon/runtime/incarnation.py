@@ -22,9 +22,9 @@ from uuid import UUID
 
 import anyio
 
-from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Intensity, Restart, Strategy, Supervisor
+from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Strategy, Supervisor
 from operon.catalog import Catalog
-from operon.codec import encode_error
+from operon.failures import encode_error
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
 from operon.database.checkpoints import Checkpoint
@@ -91,9 +91,11 @@ class Incarnation:
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TRANSIENT,
-            intensity=Intensity(restarts=settings.crash_budget, period=60.0),
-            backoff=Backoff(first=0.1, most=30.0),
-            stops=(StopActor,),
+            backoff=Backoff(first=0.1, longest=30.0),
+            crashes_max=settings.crash_budget,
+            on_intensity=crowd_of_crashes,
+            children_max=settings.max_live * 2,
+            stopped_by=(StopActor,),
         )
 
     def tree(self) -> Supervisor:
@@ -121,7 +123,8 @@ class Incarnation:
     def spawn(self, actor: WorkflowActor) -> None:
         """Brings a workflow to life."""
         self.live[actor.workflow_uuid] = actor
-        self.workflows.spawn(actor.workflow_uuid.hex, actor.run, on_exit=actor.exited)
+        self.workflows.spawn(str(actor.workflow_uuid), actor.run, on_exit=actor.exited)
+        self.results.ring(actor.workflow_uuid)
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
         """The last life of an actor is over: it finished, was stopped, or crashed too often."""
@@ -221,6 +224,7 @@ class Incarnation:
         try:
             async with asyncio.timeout(self._settings.lease_seconds):
                 await self.committer.drained()
+                self._fenced = True  # by ourselves: leaving is no news
                 async with self.look_ups.connection() as connection:
                     if await executors.leave(connection, self.number):
                         await workflows.ring(connection, EVERYBODY, "work")
@@ -239,3 +243,8 @@ class Incarnation:
 
     def __repr__(self) -> str:
         return f"<Incarnation {self.number}: {len(self.live)} live, {self.lease!r}>"
+
+
+def crowd_of_crashes(supervisor: DynamicSupervisor) -> None:
+    """Many workflows crash at once. Healthy ones are not killed for it; each has a budget of its own."""
+    logger.error("many workflows crash: %r", supervisor)

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from operon.codec import Codec, decode_error, encode_error
+from operon.codec import Codec
+from operon.failures import decode_error, encode_error
 from operon.contexts import InvokingContext, TransactionContext
 from operon.database.checkpoints import Checkpoint
 from operon.database.uuid7 import child_uuid
@@ -305,7 +306,7 @@ class StepInvoker:
             except Exception as error:
                 journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
                 raise
-            stored = RESULT.encode([ended.name, (ended.output or b"").decode()])
+            stored = RESULT.encode((ended.name, (ended.output or b"").decode()))
             journal.record(step, StepKind.RESULT, "get_result", stored, started)
             if journal.interleaved:
                 await journal.turn(step)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from operon.catalog import Catalog
-from operon.codec import decode_error
+from operon.failures import decode_error
 from operon.errors import OperonInternalError, WorkflowCancelledError, WorkflowDeadError
 from operon.status import Status
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
-from operon.codec import decode_error
+from operon.failures import decode_error
 
 from operon.database import workflows
 from operon.database.notifier import channel

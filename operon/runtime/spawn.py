@@ -16,7 +16,7 @@ from uuid import UUID
 from operon.catalog import Catalog
 from operon.contexts import Caller
 from operon.database import workflows
-from operon.errors import InputError, NonExistentWorkflowError, WorkflowConflictError
+from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
 from operon.operations import Operation
 from operon.runtime.results import Results
@@ -47,7 +47,7 @@ class Spawner:
         kwargs: dict[str, Any],
     ) -> WorkflowHandle[Any]:
         """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
-        inputs = operation.signature.encode(args, kwargs, InputError)
+        inputs = operation.signature.encode(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
         if chosen is not None:
@@ -70,7 +70,7 @@ class Spawner:
         parent: tuple[UUID, int],
     ) -> WorkflowActor:
         """Starts a child and does not wait: its parent's checkpoint goes into the same batch."""
-        inputs = operation.signature.encode(args, kwargs, InputError)
+        inputs = operation.signature.encode(args, kwargs)
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent)

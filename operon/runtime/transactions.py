@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from operon.codec import encode_error
+from operon.failures import encode_error
 from operon.database import checkpoints
 from operon.database.connection import Connection, is_conflict, is_weather, sqlstate
 from operon.database.pool import Pool

@@ -11,8 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from actors import Exit
-from operon.codec import encode_error
+from actors import ChildState, DynamicChild, Exit
+from operon.failures import encode_error
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
@@ -26,8 +26,8 @@ from operon.status import Status
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
-SUCCESS = Status.SUCCESS.code_number
-ERROR = Status.ERROR.code_number
+SUCCESS = Status.SUCCESS.code
+ERROR = Status.ERROR.code
 
 
 class WorkflowActor:
@@ -132,9 +132,10 @@ class WorkflowActor:
             await journal.durable()
         self.end(Ended(self.operation.name, Status.from_code(status), output, error))
 
-    def exited(self, exit: Exit) -> None:
-        """Its supervisor gave it up: finished, stopped, or crashed too often."""
-        self._incarnation.exited(self, exit)
+    def exited(self, child: DynamicChild, exit: Exit) -> None:
+        """A life is over; if it was the last one, so is this actor."""
+        if child.state is not ChildState.RESTARTING:
+            self._incarnation.exited(self, exit)
 
     def end(self, ended: Ended | None) -> None:
         """Tells everyone who waits here; None: it goes on elsewhere, look there."""

@@ -1,0 +1,241 @@
+"""`python -m bench`: Operon, the bare floor and a peer, side by side on one Postgres, in one run.
+
+The cells are interleaved: each system runs a load before any of them runs the next one, and every other load is run
+in the opposite order, so that whatever the machine does meanwhile hits all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import recovery, report
+from bench.cells import Cell, CellFailed, Figures, System, count_round_trips, run_cell
+from bench.peers import environment
+from bench.postgres import Server, fdatasync_us, server
+
+LOADS = ("W1", "W2", "W3", "W3sql")
+WORKLOADS = (*LOADS, "W6")
+README = Path(__file__).parent / "README.md"
+
+# A run that takes longer has met something that is not the subject: what is left is skipped, and said so.
+RUN_SECONDS_MAX = 480.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how wide to measure."""
+
+    workloads: tuple[str, ...]
+    concurrencies: tuple[int, ...]
+    round_trips_at: tuple[int, ...]
+    seconds: float
+    warm_up_seconds: float
+    crashed_workflows: int
+    crashed_workflows_of_peer: int
+
+
+FULL = Plan(WORKLOADS, (1, 32, 256), (1, 32, 256), 3.0, 0.5, 10_000, 2_000)
+QUICK = Plan(WORKLOADS, (1, 32), (1,), 1.0, 0.3, 1_000, 500)
+
+OPERON = System(
+    "operon",
+    {
+        "W1": "bench.workflows",
+        "W2": "bench.steps",
+        "W3": "bench.transactions",
+        "W3sql": "bench.transactions",
+        "W6": "bench.interrupted",
+    },
+)
+FLOOR = System("floor", dict.fromkeys(LOADS, "bench.floor"))
+FLOOR_BATCHED = System("floor batched", dict.fromkeys(("W1", "W2", "W3sql"), "bench.floor"), batched=True)
+
+
+def dbos() -> System:
+    modules = {**dict.fromkeys(("W1", "W2", "W3"), "bench.peers.dbos_bench"), "W6": "bench.peers.dbos_recovery"}
+    return System("dbos", modules, python=environment.python_of("dbos"))
+
+
+PEERS = {"dbos": dbos}
+
+
+class Run:
+    """One run: its server, its plan, and what it found out so far."""
+
+    def __init__(self, on: Server, plan: Plan, systems: list[System], rounds: int) -> None:
+        self._server = on
+        self._plan = plan
+        self._systems = systems
+        self._rounds = rounds
+        self._deadline = time.monotonic() + rounds * RUN_SECONDS_MAX
+        self.figures: list[Figures] = []
+        self.recoveries: list[recovery.Recovery] = []
+        self.failures: list[str] = []
+
+    async def loads(self) -> None:
+        """Every load on every system."""
+        urls = {system.name: await self._server.create_database(system.database) for system in self._systems}
+        order = list(self._systems)
+        for workload in (name for name in LOADS if name in self._plan.workloads):
+            for concurrency in self._plan.concurrencies:
+                # In step with nobody, the batched floor is the floor.
+                cells = {
+                    Cell(system, workload, concurrency): urls[system.name]
+                    for system in order
+                    if workload in system.modules and not (system.batched and concurrency == 1)
+                }
+                await self._side_by_side(cells)
+                order.reverse()
+        for system in self._systems:
+            await self._server.drop_database(system.database)
+
+    async def _side_by_side(self, cells: dict[Cell, str]) -> None:
+        """The same load on each system, in turns; of several rounds the one of median speed is kept."""
+        rounds: dict[Cell, list[Figures]] = {cell: [] for cell in cells}
+        for _ in range(self._rounds):
+            for cell, url in cells.items():
+                if figures := await self._cell(cell, url):
+                    rounds[cell].append(figures)
+        for cell, found in rounds.items():
+            if not found:
+                continue
+            median = sorted(found, key=lambda figures: figures.workflows_per_second)[len(found) // 2]
+            if cell.system is OPERON and cell.concurrency in self._plan.round_trips_at:
+                median = dataclasses.replace(median, round_trips=await self._round_trips(cell, cells[cell]))
+            self.figures.append(median)
+
+    async def _cell(self, cell: Cell, url: str) -> Figures | None:
+        label = f"{cell.workload} at {cell.concurrency}, {cell.system.name}"
+        if time.monotonic() > self._deadline:
+            self._failed(label, "skipped, the run has taken its time")
+            return None
+        try:
+            figures = await run_cell(self._server, cell, url, self._plan.seconds, self._plan.warm_up_seconds)
+        except CellFailed as failure:
+            self._failed(label, str(failure))
+            return None
+        progress(f"{label}: {report.number(figures.workflows_per_second)} wf/s, p50 {report.number(figures.p50_ms)} ms")
+        return figures
+
+    async def _round_trips(self, cell: Cell, url: str) -> float | None:
+        try:
+            return await count_round_trips(cell, url)
+        except CellFailed as failure:
+            self._failed(f"round trips of {cell.workload} at {cell.concurrency}", str(failure))
+            return None
+
+    async def recovery(self) -> None:
+        """W6 on every system that recovers."""
+        if "W6" not in self._plan.workloads:
+            return
+        for system in self._systems:
+            if "W6" not in system.modules:
+                continue
+            peer = system is not OPERON
+            workflows = self._plan.crashed_workflows_of_peer if peer else self._plan.crashed_workflows
+            try:
+                done = await recovery.recover(self._server, system, system.modules["W6"], workflows)
+            except CellFailed as failure:
+                self._failed(f"W6, {system.name}", str(failure))
+                continue
+            self.recoveries.append(done)
+            progress(f"W6, {system.name}: {workflows:,} finished {done.launched:.2f} s after the launch")
+
+    def _failed(self, label: str, why: str) -> None:
+        self.failures.append(f"{label}: {why}")
+        progress(f"{label}: FAILED: {why}")
+
+    def __repr__(self) -> str:
+        return f"<Run {len(self.figures)} cells, {len(self.failures)} failed>"
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+async def machine(on: Server) -> dict[str, str]:
+    facts = {
+        "cores": str(os.cpu_count()),
+        "Python": platform.python_version(),
+        "fdatasync us": f"{fdatasync_us():.0f}",
+        "load": f"{os.getloadavg()[0]:.2f}",
+    }
+    return {**facts, **await on.facts()}
+
+
+async def main(options: argparse.Namespace) -> int:
+    plan = dataclasses.replace(QUICK if options.quick else FULL, workloads=tuple(options.only))
+    if options.seconds:
+        plan = dataclasses.replace(plan, seconds=options.seconds)
+    systems = [OPERON, *(PEERS[name]() for name in options.peers), FLOOR, FLOOR_BATCHED]
+    async with server(options.database_url) as on:
+        facts = await machine(on)
+        run = Run(on, plan, systems, options.rounds)
+        await run.loads()
+        await run.recovery()
+    parts = [report.facts_line(facts)]
+    parts += [report.table(run.figures)] if run.figures else []
+    parts += [report.recovery_table(run.recoveries)] if run.recoveries else []
+    results = "\n\n".join(parts)
+    print(results)
+    for failure in run.failures:
+        print(f"FAILED {failure}")
+    if options.json:
+        options.json.write_text(json.dumps(as_json(facts, run), indent=1))
+    if options.write:
+        report.write_results(README, results)
+    return 1 if run.failures else 0
+
+
+def as_json(facts: dict[str, str], run: Run) -> dict[str, Any]:
+    return {
+        "machine": facts,
+        "cells": [dataclasses.asdict(figures) for figures in run.figures],
+        "recovery": [dataclasses.asdict(recovery) for recovery in run.recoveries],
+        "failures": run.failures,
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute: 1 s per cell, 1 and 32 at once, no peer")
+    parser.add_argument("--only", type=names(WORKLOADS), default=WORKLOADS, help="such as W1,W2")
+    parser.add_argument("--seconds", type=float, help="per cell; 3 by default, 1 with --quick")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="run each cell so often and keep the median; 1 by default"
+    )
+    parser.add_argument("--peers", type=names(tuple(PEERS)), help="dbos or none; dbos by default, none with --quick")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")
+    parser.add_argument(
+        "--database-url", help="a server to use in place of a private one; needs the right to create databases"
+    )
+    options = parser.parse_args()
+    if options.peers is None:
+        options.peers = () if options.quick else ("dbos",)
+    return options
+
+
+def names(known: tuple[str, ...]) -> Any:
+    """A parser of comma-separated names; `none` for no name at all."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = () if text == "none" else tuple(text.split(","))
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(arguments())))

@@ -1,0 +1,72 @@
+"""Guard stands between Hypercorn and Quart, and refuses what no application should have to think about.
+
+h11 takes a request that has both a length and a chunked body, and bounds only headers that arrive in pieces. The first
+is how one request is smuggled inside another past a proxy (RFC 9112, 6.3), so both are closed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+HEADER_BYTES_MAX = 16 * 1024
+HEADERS_MAX = 100
+
+
+class Guard:
+    """An ASGI application in front of another one."""
+
+    __slots__ = ("_application",)
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = verdict(scope)
+        if refusal is None:
+            await self._application(scope, receive, send)
+        elif scope["type"] == "http":
+            await refuse(scope, send, *refusal)
+        else:
+            await send({"type": "websocket.close", "code": 1002})
+
+    def __repr__(self) -> str:
+        return f"<Guard of {self._application!r}>"
+
+
+def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:
+    """Why a request is refused, or None."""
+    if scope["type"] not in ("http", "websocket"):
+        return None
+    headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+    names = {name.lower() for name, _ in headers}
+    target_bytes = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    if len(headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX:
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are larger than 16 KiB, or more than 100"
+    if target_bytes > HEADER_BYTES_MAX:
+        return HTTPStatus.REQUEST_URI_TOO_LONG, "the URL is longer than 16 KiB"
+    if b"content-length" in names and b"transfer-encoding" in names:
+        return HTTPStatus.BAD_REQUEST, "a request has a Content-Length or a Transfer-Encoding, not both"
+    if not scope["path"]:
+        return HTTPStatus.BAD_REQUEST, "the path is empty"
+    return None
+
+
+async def refuse(scope: Scope, send: Send, status: HTTPStatus, detail: str) -> None:
+    """Answers, and closes the connection: what follows on it cannot be told from the body."""
+    problem = {"status": status.value, "title": status.phrase, "code": "bad_request", "detail": detail}
+    body = msgspec.json.encode(problem)
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    if scope["http_version"] < "2":
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,196 @@
+"""The application's endpoints on a Quart app, and `serve`, which listens for it.
+
+The journey of a request: Quart's routing -> `identity` and `arguments`, whose complaints are raised together -> a
+`HandlerContext` -> the function -> `answers`, or `problems` where it raised.
+
+The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the
+call of an operation runs in a task of its own, and only the waiting for a workflow's result is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, cast
+
+from quart import Quart, Response, has_request_context
+from quart.globals import request_ctx
+from quart.wrappers import Request
+from werkzeug.exceptions import HTTPException
+
+from operon.catalog import Catalog, Endpoint
+from operon.config import Settings
+from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
+from operon.errors import CatalogError
+from operon.http import answers, exchange, problems
+from operon.http.arguments import Arguments
+from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
+from operon.http.listener import serve
+from operon.http.masking import mask
+from operon.http.refusals import BadInput, Complaint
+from operon.operations import Operation, Workflow
+from operon.routes import Handler
+
+__all__ = ["build", "serve"]
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def build(
+    catalog: Catalog,
+    settings: Settings,
+    invoker: Invoker,
+    application: Mapping[str, Any],
+    *,
+    name: str,
+    quart: Quart | None = None,
+    on_startup: Hook | None = None,
+    on_shutdown: Hook | None = None,
+) -> Quart:
+    """Adds the endpoints of a catalog to a Quart app, a new one unless one is given.
+
+    A new app answers every error as a problem document, also an unknown URL. A given one keeps its own error pages
+    and limits for its own routes.
+
+    on_startup, on_shutdown: run in the ASGI lifespan, before and after serving; also under `serve`, so what they
+    start must not be started twice.
+    Raises CatalogError for a route that cannot be served.
+    """
+    app = quart if quart is not None else own_quart(name, settings)
+    surface = Surface(app, whole_app=quart is None)
+    for endpoint in catalog.endpoints:
+        surface.add(View(endpoint, settings, invoker, application))
+    if on_startup is not None:
+        app.before_serving(on_startup)
+    if on_shutdown is not None:
+        app.after_serving(on_shutdown)
+    return app
+
+
+def own_quart(name: str, settings: Settings) -> Quart:
+    quart = Quart(name)
+    quart.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+    return quart
+
+
+class View:
+    """What one endpoint does with a request."""
+
+    def __init__(
+        self, endpoint: Endpoint, settings: Settings, invoker: Invoker, application: Mapping[str, Any]
+    ) -> None:
+        self.route = endpoint.route
+        self.target: Any = endpoint.target  # Any, because an operation is a descriptor to a checker
+        self._invoker = invoker
+        self._application = application
+        self._arguments = Arguments(self.route, self.target, settings.body_limit_bytes)
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
+        """What Quart makes a response of."""
+        target = self.target
+        caller = Caller(request=exchange.parts(request), traceparent=exchange.traceparent(request))
+        complaints: list[Complaint] = []
+        identity = identify(request.headers.getlist(UUID_HEADER), request.headers.getlist(KEY_HEADER), complaints)
+        args, kwargs = await self._arguments.read(request, variables, complaints)
+        if complaints:
+            raise BadInput(complaints)
+        workflow_uuid = identity.workflow_uuid
+        if isinstance(target, Operation):
+            workflow_uuid = identity.of_operation(target.name, caller.user)
+            if workflow_uuid is None and not isinstance(target, Workflow):
+                workflow_uuid = fresh()  # there is no handle that would tell it
+        ctx = HandlerContext(
+            self._invoker,
+            caller,
+            self._application,
+            http_request=request,
+            idempotency_key=identity.key,
+            options=StartOptions(workflow_uuid=workflow_uuid),
+        )
+        if isinstance(target, Handler):
+            return answers.of_handler(await target(ctx, *args, **kwargs))
+        if workflow_uuid is not None:
+            exchange.remember_workflow(request, workflow_uuid)
+        value = await self._finish(cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs)))
+        if isinstance(target, Workflow):
+            exchange.remember_workflow(request, value.workflow_uuid)
+            value = await value.get_result()  # cancelled with the request; the workflow does not notice
+        return answers.of_value(value, target.signature.result.encode)
+
+    async def _finish(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Awaits a call that goes on when the client is gone."""
+        task = asyncio.create_task(call)
+        self._calls.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._calls.discard)
+        return await asyncio.shield(task)
+
+    def __repr__(self) -> str:
+        return f"<View {self.route.method} {self.route.path} of {self.target.name}: {len(self._calls)} calls>"
+
+
+class Surface:
+    """Where the endpoints touch a Quart app: its routes, its error handlers, its answers' headers."""
+
+    __slots__ = ("_names", "_otherwise", "_quart", "_whole_app")
+
+    def __init__(self, quart: Quart, *, whole_app: bool) -> None:
+        self._quart = quart
+        self._whole_app = whole_app
+        self._names: set[str] = set()
+        # Quart takes the handler of the nearest class, so an application's own handlers of its own errors win. One
+        # that it has for all of them goes on to serve its own routes.
+        self._otherwise = quart.error_handler_spec[None][None].get(Exception)
+        quart.register_error_handler(Exception, self._error)
+        quart.after_request(self._stamp)
+        mask(logging.getLogger(quart.name))  # Quart's logger, by name: `quart.logger` would configure logging
+
+    def add(self, view: View) -> None:
+        """Adds one route."""
+
+        async def answer(**variables: Any) -> Any:
+            return await view.answer(request_ctx.request, variables)
+
+        route, target = view.route, view.target
+        name = self._name(target.name)
+        try:
+            self._quart.add_url_rule(route.path, name, answer, methods=[route.method])
+        except (ValueError, LookupError, TypeError) as error:
+            raise CatalogError(
+                f"{target.name} at {target.where}: the path {route.path!r} is malformed: {error}",
+                hint="write variables as <name> or <converter:name>; converters: string, int, float, path, uuid, any",
+            ) from error
+        self._names.add(name)
+
+    def _name(self, target_name: str) -> str:
+        """The name for `url_for`. Dots would be blueprints to Quart; a second route of a function gets a number."""
+        name = target_name.replace(".", ":")
+        while name in self._quart.view_functions:
+            base, _, number = name.partition("#")
+            name = f"{base}#{int(number or 1) + 1}"
+        return name
+
+    def _covers(self) -> bool:
+        if not has_request_context():  # a websocket
+            return False
+        rule = request_ctx.request.url_rule
+        return self._whole_app or (rule is not None and rule.endpoint in self._names)
+
+    async def _error(self, error: Exception) -> Any:
+        is_answer = isinstance(error, HTTPException) and (error.response is not None or (error.code or 500) < 400)
+        if self._covers() and not is_answer:
+            return problems.answer(error, request_ctx.request)
+        if self._otherwise is not None:
+            return await self._quart.ensure_async(self._otherwise)(error)
+        if isinstance(error, HTTPException):
+            return error
+        raise error
+
+    async def _stamp(self, response: Response) -> Response:
+        if self._covers():
+            exchange.stamp(request_ctx.request, response)
+        return response
+
+    def __repr__(self) -> str:
+        return f"<Surface {self._quart.name}: {len(self._names)} routes>"
