@@ -52,9 +52,8 @@ async def balance(tx: TransactionContext, account: str) -> int:
 
 @operon.transaction
 async def debit(tx: TransactionContext, account: str, cents: int) -> None:
-    left = await tx.client.fetchval(
-        "update accounts set cents = cents - $2 where account = $1 returning cents", account, cents
-    )
+    take = "update accounts set cents = cents - $2 where account = $1 returning cents"
+    left: int | None = await tx.client.fetchval(take, account, cents)
     if left is None:
         raise UnknownAccount(account)
     if left < 0:
@@ -63,10 +62,8 @@ async def debit(tx: TransactionContext, account: str, cents: int) -> None:
 
 @operon.transaction
 async def credit(tx: TransactionContext, account: str, cents: int) -> None:
-    if (
-        await tx.client.execute("update accounts set cents = cents + $2 where account = $1", account, cents)
-        != "UPDATE 1"
-    ):
+    put = "update accounts set cents = cents + $2 where account = $1"
+    if await tx.client.execute(put, account, cents) != "UPDATE 1":
         raise UnknownAccount(account)
 
 
