@@ -14,6 +14,7 @@ from operon.catalog import Catalog, Namespace
 from operon.contexts import NOBODY, ApplicationContext, Caller
 from operon.errors import ConfigurationError
 from operon.http import server
+from operon.http.server import Quart
 from operon.runtime.executor import Executor
 
 
@@ -33,7 +34,7 @@ class Operon:
         self,
         *namespaces: Namespace,
         config: Mapping[str, Any] | None = None,
-        quart: server.Quart | None = None,
+        quart: Quart | None = None,
         **settings: Any,
     ) -> None:
         if not namespaces:
@@ -42,7 +43,7 @@ class Operon:
         self._overrides = settings
         self._application: Mapping[str, Any] = dict(config or {})
         self._given_quart = quart
-        self._quart: server.Quart | None = None
+        self._quart: Quart | None = None
         self._executor: Executor | None = None
         self._settings: configuration.Settings | None = None
         self._by_server = False
@@ -68,7 +69,7 @@ class Operon:
         return self._executor
 
     @property
-    def quart(self) -> server.Quart:
+    def quart(self) -> Quart:
         """The Quart application: blueprints, static files, websockets, anything that Quart can."""
         if self._quart is None:
             executor = self.executor
@@ -136,9 +137,7 @@ class Operon:
 
         started: called with the URL once it listens. Raises PortInUse.
         """
-        await self.executor.serve(
-            lambda ready: server.serve(self.quart, self.settings, ready, stop), started
-        )
+        await self.executor.serve(lambda ready: server.serve(self.quart, self.settings, ready, stop), started)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""

@@ -17,7 +17,7 @@ from operon.errors import CatalogError, UnknownOperationError
 from operon.operations import Communicator, Described, Initializer, Operation, Transaction, Workflow
 from operon.routes import Handler, Route
 
-ANYTHING = Codec(Any, "the result of an operation that this application does not have")
+ANYTHING: Codec[Any] = Codec(Any, "the result of an operation that this application does not have")
 
 Namespace = str | ModuleType | type
 
@@ -79,7 +79,7 @@ class Catalog:
                 hint="pass its module or class to Operon(...)",
             )
 
-    def result_codec(self, name: str) -> Codec:
+    def result_codec(self, name: str) -> Codec[Any]:
         """How a result of this operation is decoded; of an operation of another application, to plain JSON."""
         operation = self.operations.get(name)
         return ANYTHING if operation is None else operation.signature.result

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from operon.database.connection import Connection
 from operon.database.migrate import LOCK, migrate, migrations
 from operon.errors import ConfigurationError
 
@@ -42,7 +43,7 @@ async def drop_database(server: str, name: str) -> None:
         await connection.close()
 
 
-async def migrated_template(connection: asyncpg.Connection, server: str) -> str:
+async def migrated_template(connection: Connection, server: str) -> str:
     """The template of this schema version, made once for each server."""
     text = "".join(sql for _, _, sql in migrations())
     name = f"operon_test_template_{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -99,7 +99,12 @@ class Committer:
         return batch
 
     def finish(
-        self, workflow_uuid: UUID, status: int, output: bytes | None, error: bytes | None, begun: tuple[Batch, int] | None
+        self,
+        workflow_uuid: UUID,
+        status: int,
+        output: bytes | None,
+        error: bytes | None,
+        begun: tuple[Batch, int] | None,
     ) -> Batch:
         """Records the outcome; `begun` is the batch and row of the start, which takes it along if it is still here."""
         if begun is not None and begun[0] is self._current:

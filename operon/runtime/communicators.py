@@ -67,9 +67,7 @@ class Attempts:
         if not self._lease.trusted:
             await self._lease.wait_trusted()
         operation = self._operation
-        ctx = CommunicatorContext(
-            self._uuid, self._caller, self._application, self._key, self.made, max_attempts
-        )
+        ctx = CommunicatorContext(self._uuid, self._caller, self._application, self._key, self.made, max_attempts)
         if operation.timeout_seconds is None:
             return await self._call(ctx, args, kwargs)
         try:

@@ -163,4 +163,3 @@ class Recovery:
         incarnation.recovered += len(claimed)
         await asyncio.sleep(0)
         return len(candidates) == room
-

@@ -14,16 +14,14 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
-from operon.failures import decode_error
-
 from operon.database import workflows
 from operon.database.notifier import channel
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
+from operon.failures import decode_error
 from operon.runtime.outcome import Ended
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
-
 
 
 class Results:
@@ -143,6 +141,3 @@ class Results:
             waiting_for=row.wait_what,
             error=None if row.error is None else str(decode_error(row.error)),
         )
-
-
-

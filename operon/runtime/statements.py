@@ -19,7 +19,7 @@ from operon.rows import Row
 
 SQL_STEP = 8  # the kind of its checkpoints
 
-OUTPUT = Codec(Any, "the result of a statement")
+OUTPUT: Codec[Any] = Codec(Any, "the result of a statement")
 
 
 class Statement:
@@ -28,7 +28,14 @@ class Statement:
     __slots__ = ("args", "mode", "moved", "output", "seen", "sql", "started", "step", "value", "workflow_uuid")
 
     def __init__(
-        self, workflow_uuid: UUID, step: int, seen: str | None, mode: str, sql: str, args: tuple[Any, ...], started: float
+        self,
+        workflow_uuid: UUID,
+        step: int,
+        seen: str | None,
+        mode: str,
+        sql: str,
+        args: tuple[Any, ...],
+        started: float,
     ) -> None:
         self.workflow_uuid = workflow_uuid
         self.step = step
