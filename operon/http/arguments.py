@@ -53,7 +53,7 @@ class Argument:
     reader: Reader
     whole: bool = False  # the body itself, not a key of it
     default: Any = inspect.Parameter.empty
-    positional_only: bool = False
+    keyword_only: bool = False
 
     @property
     def required(self) -> bool:
@@ -130,10 +130,10 @@ def take(arguments: Sequence[Argument], parts: Parts, complaints: list[Complaint
                 complaints.append(required(argument.location, "" if argument.whole else argument.name))
                 continue
             value = argument.default
-        if argument.positional_only:
-            positional.append(value)
-        elif value is not argument.default:
+        if argument.keyword_only:
             named[argument.parameter] = value
+        else:
+            positional.append(value)
     return positional, named
 
 
@@ -203,7 +203,7 @@ def plan(route: Route, target: Described) -> list[Argument]:
                 name,
                 reader,
                 default=parameter.default,
-                positional_only=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
+                keyword_only=parameter.kind is inspect.Parameter.KEYWORD_ONLY,
             )
         )
     unused = variables - {argument.name for argument in arguments if argument.location == "path"}
