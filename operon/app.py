@@ -1,4 +1,4 @@
-"""The application: collects operations, runs them, and serves their routes. What users write `app = operon.Operon(...)` for."""
+"""The application: collects operations, runs them, and serves their routes: `app = operon.Operon(__name__)`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from operon.catalog import Catalog, Namespace
 from operon.contexts import NOBODY, ApplicationContext, Caller
 from operon.errors import ConfigurationError
 from operon.http import server
-from operon.http.server import Quart
 from operon.runtime.executor import Executor
 
 
@@ -34,7 +33,7 @@ class Operon:
         self,
         *namespaces: Namespace,
         config: Mapping[str, Any] | None = None,
-        quart: Quart | None = None,
+        quart: server.Quart | None = None,
         **settings: Any,
     ) -> None:
         if not namespaces:
@@ -43,7 +42,7 @@ class Operon:
         self._overrides = settings
         self._application: Mapping[str, Any] = dict(config or {})
         self._given_quart = quart
-        self._quart: Quart | None = None
+        self._quart: server.Quart | None = None
         self._executor: Executor | None = None
         self._settings: configuration.Settings | None = None
         self._by_server = False
@@ -69,7 +68,7 @@ class Operon:
         return self._executor
 
     @property
-    def quart(self) -> Quart:
+    def quart(self) -> server.Quart:
         """The Quart application: blueprints, static files, websockets, anything that Quart can."""
         if self._quart is None:
             executor = self.executor

@@ -195,7 +195,8 @@ class WorkflowContext(InvokingContext):
 
     async def child_workflow(self, workflow: Workflow[..., R], *args: Any, **kwargs: Any) -> WorkflowHandle[R]:
         """Starts a child workflow; the same as calling it: `await workflow(ctx, *args)`."""
-        return await workflow(self, *args, **kwargs)
+        handle: WorkflowHandle[R] = await workflow(self, *args, **kwargs)
+        return handle
 
     def now(self) -> datetime:
         """The time, in UTC, recorded: a replay gives the same again. Costs no wait."""

@@ -32,6 +32,7 @@ from operon.contexts import (
     WorkflowContext,
 )
 from operon.errors import CatalogError, InvocationError
+from operon.handles import WorkflowHandle
 from operon.retry import Retry
 from operon.signatures import Signature
 
@@ -114,7 +115,7 @@ class Operation(Described, Generic[P, R]):
         def __get__(self, instance: object | None, owner: type) -> Any: ...
 
 
-class Workflow(Operation[P, "WorkflowHandle[R]"], Generic[P, R]):
+class Workflow(Operation[P, WorkflowHandle[R]], Generic[P, R]):
     """A function that always runs to completion. Calling it gives its handle."""
 
     kind = "workflow"

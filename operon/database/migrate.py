@@ -26,11 +26,12 @@ FILE = re.compile(r"^(\d{4})_\w+\.sql$")
 
 def migrations() -> list[tuple[int, str, str]]:
     """Number, name and text of every migration, in order."""
-    found: list[tuple[int, str, str]] = []
-    for file in files("operon.database").joinpath("migrations").iterdir():
-        if match := FILE.match(file.name):
-            found.append((int(match[1]), file.name, file.read_text(encoding="utf-8")))
-    return sorted(found)
+    folder = files("operon.database").joinpath("migrations")
+    return sorted(
+        (int(match[1]), file.name, file.read_text(encoding="utf-8"))
+        for file in folder.iterdir()
+        if (match := FILE.match(file.name))
+    )
 
 
 async def migrate(connection: Connection) -> list[int]:

@@ -175,7 +175,7 @@ class Incarnation:
         return f"{channel(listener)} done:{workflow_uuid}"
 
     def _heard(self, bell: str) -> None:
-        """`work`: there may be something to claim. `done:UUID`: look at it. `tell:UUID:N`: tell executor N when it is."""
+        """`work`: there may be some to claim; `done:UUID`: look at it; `tell:UUID:N`: tell executor N when it is."""
         word, _, rest = bell.partition(":")
         if word == "work":
             self.recovery.ring()

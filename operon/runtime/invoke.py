@@ -4,7 +4,7 @@
 recorded, and is recorded if it is not. `EntryInvoker` is the door from outside (handlers, scripts, tests): each call
 starts a workflow.
 
-Checklist: a new kind of step needs a name in `StepKind`, a method here, and its name in the view `readable_checkpoints`.
+Checklist: a new kind of step needs a name in `StepKind`, a method here, and a name in the view `readable_checkpoints`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Waiting for results, whoever runs the workflow: in this process by a future, elsewhere by a notification.
 
-Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell says
-only "look again", so a lost one costs a tick of the safety poll, which asks for all awaited workflows in one query.
+Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell
+says only "look again", so a lost one costs a tick of the safety poll, which asks for all that is awaited in one query.
 """
 
 from __future__ import annotations

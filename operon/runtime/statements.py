@@ -1,9 +1,9 @@
 """One-statement transactions: `ctx.execute(...)` and its siblings, run inside the committer's batch.
 
-The statement and its checkpoint commit together with everybody else's, so that thousands of them share one fsync. Equal
-statements of one batch travel together, each wrapped so that its rows carry their number. Whatever goes wrong, the batch
-is rolled back and its statements leave it: each then runs as an ordinary transaction, where errors, conflicts and waits
-for locks are its own.
+The statement and its checkpoint commit together with everybody else's, so that thousands of them share one fsync.
+Equal statements of one batch travel together, each wrapped so that its rows carry their number. Whatever goes wrong,
+the batch is rolled back and its statements leave it: each then runs as an ordinary transaction, where errors, conflicts
+and waits for locks are its own.
 """
 
 from __future__ import annotations

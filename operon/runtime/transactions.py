@@ -129,7 +129,7 @@ class TransactionRunner:
         return bool(self._tasks)
 
     async def run(self, work: Work) -> Any:
-        """The value of a transaction. Raises Failed when it was rolled back for good, Fenced when we are not the owner."""
+        """The value of a transaction. Raises Failed when it was rolled back for good, Fenced when another owns it."""
         return await asyncio.shield(self.launch(work))
 
     def launch(self, work: Work) -> asyncio.Task[Any]:
