@@ -18,6 +18,8 @@ import asyncpg
 from operon.config import masked
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
+driver: Any = asyncpg  # it ships no types; what leaves this file has some
+
 
 class Connection(Protocol):
     """What the runtime uses of an asyncpg connection, with types: asyncpg ships none."""
@@ -54,17 +56,22 @@ SESSION = {
 # The committer's lane is shared: a statement that waits for a lock leaves it and waits elsewhere.
 WRITER = {**SESSION, "lock_timeout": "1s"}
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60.0
 
 WEATHER = ("08", "57P0", "25006", "25P03", "53", "55P03", "57014", "58")
 CONFLICTS = ("40001", "40P01")
 
 
-async def connect(url: str, session: dict[str, str] = SESSION, timeout: float = CONNECT_SECONDS) -> Connection:
+async def connect(url: str, session: dict[str, str] = SESSION, database: str | None = None) -> Connection:
     """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had."""
-    connection: Connection = await asyncpg.connect(
-        url, timeout=timeout, command_timeout=COMMAND_SECONDS, server_settings=session, statement_cache_size=256
+    connection: Connection = await driver.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        database=database,
+        server_settings=session,
+        statement_cache_size=256,
     )
     return connection
 

@@ -8,9 +8,8 @@ migration, so a migration adds and never takes away what the release before it u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from importlib.resources import files
-from typing import Any
 
 import asyncpg
 
@@ -61,7 +60,7 @@ async def migrate(connection: Connection) -> list[int]:
         await connection.execute("select pg_advisory_unlock($1)", LOCK)
 
 
-async def apply(connection: Connection, todo: Iterator[tuple[int, str, str]]) -> Any:
+async def apply(connection: Connection, todo: Iterator[tuple[int, str, str]]) -> AsyncGenerator[int]:
     for number, name, text in todo:
         async with connection.transaction():
             await connection.execute("create schema if not exists operon")

@@ -70,8 +70,9 @@ class Attempts:
         ctx = CommunicatorContext(self._uuid, self._caller, self._application, self._key, self.made, max_attempts)
         if operation.timeout_seconds is None:
             return await self._call(ctx, args, kwargs)
+        limit = asyncio.timeout(operation.timeout_seconds)
         try:
-            async with asyncio.timeout(operation.timeout_seconds) as limit:
+            async with limit:
                 return await self._call(ctx, args, kwargs)
         except TimeoutError:
             if not limit.expired():

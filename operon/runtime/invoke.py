@@ -63,16 +63,17 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise Evicted
-        match operation:
-            case Communicator():
+        called: Any = operation
+        match operation.kind:
+            case "communicator":
                 step = self._journal.call(StepKind.COMMUNICATOR, operation.name)
-                return self._communicator(step, operation, args, kwargs)
-            case Transaction():
+                return self._communicator(step, called, args, kwargs)
+            case "transaction":
                 step = self._journal.call(StepKind.TRANSACTION, operation.name)
-                return self._transaction(step, operation, args, kwargs)
-            case Workflow():
+                return self._transaction(step, called, args, kwargs)
+            case "workflow":
                 step = self._journal.call(StepKind.CHILD, operation.name)
-                return self._child(step, operation, ctx, args, kwargs)
+                return self._child(step, called, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 

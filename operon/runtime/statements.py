@@ -131,7 +131,7 @@ async def run_group(
     shapes: dict[tuple[str, bool], Any], connection: Connection, sql: str, counted: bool, members: list[Statement]
 ) -> None:
     """Runs one statement with many arguments in one round trip."""
-    known = shapes.get((sql, counted))
+    known: Shape | None = shapes.get((sql, counted))
     if known is None:
         prepared = await connection.prepare(sql)
         columns = tuple(attribute.name for attribute in prepared.get_attributes())
