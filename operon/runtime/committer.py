@@ -1,8 +1,9 @@
 """The committer: group commit for every live workflow of an executor.
 
-Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip, one
-transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There is no
-timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records in order.
+Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip,
+one transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There
+is no timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records
+in order.
 
 What can go wrong with a flush, and what is done about it:
 
@@ -99,7 +100,12 @@ class Committer:
         return batch
 
     def finish(
-        self, workflow_uuid: UUID, status: int, output: bytes | None, error: bytes | None, begun: tuple[Batch, int] | None
+        self,
+        workflow_uuid: UUID,
+        status: int,
+        output: bytes | None,
+        error: bytes | None,
+        begun: tuple[Batch, int] | None,
     ) -> Batch:
         """Records the outcome; `begun` is the batch and row of the start, which takes it along if it is still here."""
         if begun is not None and begun[0] is self._current:

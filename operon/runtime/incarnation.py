@@ -24,7 +24,6 @@ import anyio
 
 from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Strategy, Supervisor
 from operon.catalog import Catalog
-from operon.failures import encode_error
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
 from operon.database.checkpoints import Checkpoint
@@ -35,6 +34,7 @@ from operon.database.pool import Pool
 from operon.database.uuid7 import uuid7
 from operon.database.writer import Writer
 from operon.errors import ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.failures import encode_error
 from operon.runtime.committer import Committer
 from operon.runtime.outcome import Ended
 from operon.runtime.recovery import Recovery
@@ -175,7 +175,7 @@ class Incarnation:
         return f"{channel(listener)} done:{workflow_uuid}"
 
     def _heard(self, bell: str) -> None:
-        """`work`: there may be something to claim. `done:UUID`: look at it. `tell:UUID:N`: tell executor N when it is."""
+        """`work`: there may be some to claim; `done:UUID`: look at it; `tell:UUID:N`: tell executor N when it is."""
         word, _, rest = bell.partition(":")
         if word == "work":
             self.recovery.ring()

@@ -4,7 +4,7 @@
 recorded, and is recorded if it is not. `EntryInvoker` is the door from outside (handlers, scripts, tests): each call
 starts a workflow.
 
-Checklist: a new kind of step needs a name in `StepKind`, a method here, and its name in the view `readable_checkpoints`.
+Checklist: a new kind of step needs a name in `StepKind`, a method here, and a name in the view `readable_checkpoints`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from operon.codec import Codec
-from operon.failures import decode_error, encode_error
 from operon.contexts import InvokingContext, TransactionContext
 from operon.database.checkpoints import Checkpoint
 from operon.database.uuid7 import child_uuid
 from operon.errors import Evicted
+from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import statements
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from operon.runtime.spawn import Spawner
     from operon.runtime.workflow_actor import WorkflowActor
 
-NOW = Codec(datetime, "now()")
-UUID4 = Codec(UUID, "uuid4()")
-RANDOM = Codec(float, "random()")
-STATUS = Codec(WorkflowStatus | None, "get_status()")
-CHILD = Codec(UUID, "the UUID of a child")
+T = TypeVar("T")
+
+NOW: Codec[datetime] = Codec(datetime, "now()")
+UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
+RANDOM: Codec[float] = Codec(float, "random()")
+STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
+CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 
 
 class StepInvoker:
@@ -61,16 +63,17 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise Evicted
-        match operation:
-            case Communicator():
+        called: Any = operation
+        match operation.kind:
+            case "communicator":
                 step = self._journal.call(StepKind.COMMUNICATOR, operation.name)
-                return self._communicator(step, operation, args, kwargs)
-            case Transaction():
+                return self._communicator(step, called, args, kwargs)
+            case "transaction":
                 step = self._journal.call(StepKind.TRANSACTION, operation.name)
-                return self._transaction(step, operation, args, kwargs)
-            case Workflow():
+                return self._transaction(step, called, args, kwargs)
+            case "workflow":
                 step = self._journal.call(StepKind.CHILD, operation.name)
-                return self._child(step, operation, ctx, args, kwargs)
+                return self._child(step, called, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -101,7 +104,12 @@ class StepInvoker:
                 await journal.durable()
             actor, incarnation = self._actor, self._incarnation
             attempts = Attempts(
-                operation, incarnation.lease, incarnation.threads, actor.workflow_uuid, step.number, actor.caller,
+                operation,
+                incarnation.lease,
+                incarnation.threads,
+                actor.workflow_uuid,
+                step.number,
+                actor.caller,
                 incarnation.application,
             )
             started = clock()
@@ -265,11 +273,12 @@ class StepInvoker:
         """A random number, recorded."""
         return self._recorded_value(StepKind.RANDOM, RANDOM, random.random)
 
-    def _recorded_value(self, kind: StepKind, codec: Codec, make: Callable[[], Any]) -> Any:
+    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T]) -> T:
         step = self._journal.call(kind, kind.name.lower())
         try:
             if step.recorded is not None:
-                return answer(step.recorded.output, step.recorded.error, codec.decode)
+                replayed: T = answer(step.recorded.output, step.recorded.error, codec.decode)
+                return replayed
             value = make()
             self._journal.record(step, kind, kind.name.lower(), codec.encode(value), clock())
             return value
@@ -288,9 +297,7 @@ class StepInvoker:
         """The result of another workflow, as a step."""
         return self._result(self._journal.call(StepKind.RESULT, "get_result"), workflow_uuid, timeout, child)
 
-    async def _result(
-        self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
-    ) -> Any:
+    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None) -> Any:
         journal, results = self._journal, self._incarnation.results
         try:
             if step.recorded is not None:
@@ -343,7 +350,7 @@ class StepInvoker:
             self._delivered(step)
 
 
-RESULT = Codec(tuple[str, str], "the result of another workflow")
+RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 
 
 class RecordedResults:
@@ -393,5 +400,3 @@ def answer(output: bytes | None, error: bytes | None, decode: Callable[[bytes], 
     if error is not None:
         raise decode_error(error)
     return decode(output if output is not None else b"null")
-
-

@@ -1,7 +1,7 @@
 """Waiting for results, whoever runs the workflow: in this process by a future, elsewhere by a notification.
 
-Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell says
-only "look again", so a lost one costs a tick of the safety poll, which asks for all awaited workflows in one query.
+Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell
+says only "look again", so a lost one costs a tick of the safety poll, which asks for all that is awaited in one query.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
-from operon.failures import decode_error
-
 from operon.database import workflows
 from operon.database.notifier import channel
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
+from operon.failures import decode_error
 from operon.runtime.outcome import Ended
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
-
 
 
 class Results:
@@ -143,6 +141,3 @@ class Results:
             waiting_for=row.wait_what,
             error=None if row.error is None else str(decode_error(row.error)),
         )
-
-
-

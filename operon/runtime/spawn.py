@@ -153,5 +153,3 @@ class StartedHere:
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
         return self._results.status(workflow_uuid)
-
-

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from actors import ChildState, DynamicChild, Exit
-from operon.failures import encode_error
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.errors import Evicted, OperonInternalError
+from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
@@ -157,5 +157,3 @@ class WorkflowActor:
 
     def __repr__(self) -> str:
         return f"<WorkflowActor {self.operation.name} {self.workflow_uuid} epoch {self.epoch}>"
-
-
