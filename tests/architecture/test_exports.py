@@ -11,21 +11,21 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable DatabaseUnusable
-    DecodingError EncodingError ExecutorStopped HandlerContext Header InitializerContext InputError InvocationError Masked
-    MaxRetriesExceeded NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon OperonError
-    OperonInternalError OutputError Path PortInUse Query RemoteError RequestError ResultTimeout Retry Row SchemaTooNew
-    Status StepTimeout TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError
-    WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus communicator delete get initializer patch post put
-    transaction workflow
+    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
+    DatabaseUnusable DecodingError EncodingError ExecutorStopped HandlerContext Header InitializerContext
+    InputError InvocationError Masked MaxRetriesExceeded NonExistentWorkflowError NondeterminismError
+    NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
+    RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout TransactionContext UnknownOperationError
+    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus
+    communicator delete get initializer patch post put transaction workflow
 """
 
 ACTORS = """
-    Actor ActorCrashed ActorDead ActorsError AskTimeout Backoff ChildSnapshot ChildSpec ChildStartFailed ChildState Clock
-    Crashed Down DynamicChild DynamicSupervisor Event Exit Happening Host Intensity IntensityExceeded Lifetime Mailbox
-    MailboxFull MemoryMailbox Monitor NameTaken NoSuchChild Normal Ref Registry Reply Restart Shutdown Started Stopped
-    Strategy Supervisor SupervisorNotRunning SupervisorSnapshot SupervisorState SupervisorSuspended Timer TooManyChildren
-    Verdict Zombie decide spawn_actor
+    Actor ActorCrashed ActorDead ActorsError AskTimeout Backoff ChildSnapshot ChildSpec ChildStartFailed ChildState
+    Clock Crashed Down DynamicChild DynamicSupervisor Event Exit Happening Host Intensity IntensityExceeded
+    Lifetime Mailbox MailboxFull MemoryMailbox Monitor NameTaken NoSuchChild Normal Ref Registry Reply Restart
+    Shutdown Started Stopped Strategy Supervisor SupervisorNotRunning SupervisorSnapshot SupervisorState
+    SupervisorSuspended Timer TooManyChildren Verdict Zombie decide spawn_actor
 """
 
 TESTING = "TestRuntime"
