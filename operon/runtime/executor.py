@@ -45,7 +45,7 @@ class Executor:
         self.settings = settings
         self.catalog = catalog
         self.application = application
-        self.invoker = EntryInvoker(self._spawner)
+        self.invoker = EntryInvoker(self._spawner, self._replaced)
         self.new_uuid: Callable[[], UUID] | None = None  # for tests that want the same UUIDs again
         self._url = ""
         self._transactions: Pool | None = None
@@ -62,6 +62,14 @@ class Executor:
     async def start(self, url: str) -> None:
         """Migrates, runs the initializers, registers, and begins to look for work. Raises DatabaseUnusable."""
         self._url = url
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        url = self._url
         connection = await connect_at_start(url)
         try:
             await migrate(connection)
@@ -158,6 +166,8 @@ class Executor:
         """Drops a fenced incarnation, actors and all, and makes another."""
         await self.tree.stop(f"executor-{incarnation.number}")
         await incarnation.close()
+        if self._look_ups is not None:  # also when nobody else said so: what it left is ready for anybody
+            await self._look_ups.ask(lambda connection: executors.leave(connection, incarnation.number))
         failures = 0
         while True:
             try:
@@ -227,6 +237,11 @@ class Executor:
 
     def _spawner(self) -> Spawner:
         return self.incarnation.spawner
+
+    async def _replaced(self) -> None:
+        """Waits for the incarnation that follows a fenced one."""
+        if self._replacing is not None:
+            await asyncio.shield(self._replacing)
 
     def _actor(self, workflow_uuid: UUID) -> WorkflowActor | None:
         return self.incarnation.live.get(workflow_uuid)

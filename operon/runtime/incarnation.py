@@ -27,7 +27,6 @@ from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
 from operon.database.checkpoints import Checkpoint
-from operon.database.connection import is_weather
 from operon.database.lease import Lease
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
@@ -114,8 +113,10 @@ class Incarnation:
     # ------------------------------------------------------------------ actors
 
     def admit(self) -> None:
-        """Refuses a start while this incarnation ends."""
-        if self.draining or self._fenced:
+        """Refuses a start while this incarnation ends: Fenced if another follows, ExecutorStopped if none does."""
+        if self._fenced and not self.draining:
+            raise Fenced(f"executor {self.number} was declared dead")
+        if self.draining:
             raise ExecutorStopped(
                 "this executor is shutting down", hint="try again: another executor, or this one in a moment, takes it"
             )
@@ -142,29 +143,20 @@ class Incarnation:
             f"{type(error).__name__}: {error}",
             hint="fix the cause, then resume it",
         )
-        while not self._fenced:
-            try:
-                return await self.die(actor, dead)
-            except Exception as failure:
-                if not is_weather(failure):
-                    raise
-                await asyncio.sleep(0.5)
-        return None
+        await self.die(actor, dead)
 
     async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], int]:
         """The history and epoch of a workflow whose actor starts again here; Fenced if it is not ours any more."""
-        async with self.look_ups.connection() as connection:
-            claimed = await workflows.reload(connection, self.number, workflow_uuid)
-            if claimed is None:
-                raise Fenced(f"workflow {workflow_uuid} is not ours any more")
-            history = await checkpoints.history(connection, [workflow_uuid])
+        claimed = await self.look_ups.ask(lambda c: workflows.reload(c, self.number, workflow_uuid))
+        if claimed is None:
+            raise Fenced(f"workflow {workflow_uuid} is not ours any more")
+        history = await self.look_ups.ask(lambda c: checkpoints.history(c, [workflow_uuid]))
         return history.get(workflow_uuid, []), claimed.epoch
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
         stored = encode_error(error)
-        async with self.look_ups.connection() as connection:
-            await workflows.die(connection, self.number, actor.workflow_uuid, stored)
+        await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored))
         logger.error("%s", error)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 

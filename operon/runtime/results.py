@@ -23,6 +23,8 @@ from operon.runtime.outcome import Ended
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
 
+PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
+
 
 class Results:
     """Answers handles: results and statuses of any workflow in the database."""
@@ -82,8 +84,7 @@ class Results:
                 self._awaited.pop(workflow_uuid, None)
 
     async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
-        async with self._look_ups.connection() as connection:
-            row = await workflows.attach(connection, workflow_uuid)
+        row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             raise NonExistentWorkflowError(
                 f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
@@ -91,8 +92,8 @@ class Results:
         return row
 
     async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
-        async with self._look_ups.connection() as connection:
-            await workflows.ring(connection, channel(owner), f"tell:{workflow_uuid}:{self._incarnation()}")
+        bell = f"tell:{workflow_uuid}:{self._incarnation()}"
+        await self._look_ups.ask(lambda connection: workflows.ring(connection, channel(owner), bell), PATIENCE_SECONDS)
 
     def ring(self, workflow_uuid: UUID) -> None:
         """Something may have become of a workflow: its waiters look again."""
@@ -122,8 +123,10 @@ class Results:
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         """What the database knows of a workflow now; None for an unknown UUID."""
-        async with self._look_ups.connection() as connection:
-            row = await workflows.status(connection, workflow_uuid)
+        actor = self._live(workflow_uuid)
+        if actor is not None and actor.ended is not None:
+            await actor.settled()  # its end was told already; the status must not say otherwise
+        row = await self._look_ups.ask(lambda connection: workflows.status(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             return None
         return WorkflowStatus(
