@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import urllib.error
@@ -65,28 +66,40 @@ class Served:
             await self._process.communicate()
 
     async def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json", **headers})
-        request.method = method
+        typed = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(self.url + path, body, typed, method=method)
         return await to_thread.run_sync(answer, request)
 
 
 def answer(request: urllib.request.Request) -> Answer:
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
-            text = response.read().decode()
-            return Answer(response.status, json.loads(text) if text else None)
+            return Answer(response.status, value_of(response))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, json.loads(error.read()))
+            return Answer(error.code, value_of(error))
+
+
+def value_of(response: Any) -> Any:
+    """A text, what JSON says, or None for no content."""
+    content = response.read()
+    return json.loads(content) if "json" in (response.headers["content-type"] or "") else content.decode() or None
 
 
 @asynccontextmanager
-async def served(module: str, database_url: str, folder: Path) -> AsyncGenerator[Served]:
-    """Serves an example on a free port, and stops it at the end."""
+async def served(
+    module: str, folder: Path, *options: str, operon: tuple[str, ...] = (sys.executable, "-m", "operon.cli")
+) -> AsyncGenerator[Served]:
+    """Serves an example from a folder on a free port, and stops it at the end.
+
+    operon: the command to do it with; the Operon that is under test here by default.
+    """
+    if not (folder / "examples").exists():
+        shutil.copytree(ROOT / "examples", folder / "examples")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "operon.cli", "start", module, "--port", "0", "--database-url", database_url),
+        *(*operon, "start", module, "--port", "0", *options),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)} if operon[0] == sys.executable else None,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

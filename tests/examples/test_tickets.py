@@ -97,14 +97,14 @@ async def test_a_killed_server_goes_on_and_charges_once(
     module: str, show: str, database_url: str, tmp_path: Path
 ) -> None:
     seat, body, key = f"/shows/{show}/seats/A1", {"card": "4242"}, str(uuid4())
-    async with served(module, database_url, tmp_path) as shop:
+    async with served(module, tmp_path, "--database-url", database_url) as shop:
         request = asyncio.create_task(shop.post(seat, body, Idempotency_Key=key))
         await shop.said(CHARGED)  # the money is taken, and the answer not there yet
         await shop.kill()
         with pytest.raises(OSError):
             await request
 
-    async with served(module, database_url, tmp_path) as shop:
+    async with served(module, tmp_path, "--database-url", database_url) as shop:
         again = await shop.post(seat, body, Idempotency_Key=key)
         another = await shop.post(seat, body)
 
