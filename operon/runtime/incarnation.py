@@ -86,7 +86,7 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
-        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live, settings.lease_seconds)
+        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live)
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TRANSIENT,
