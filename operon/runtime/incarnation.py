@@ -4,11 +4,11 @@ Declared dead is final. Then the whole of this is dropped, actors and appended r
 another with a number of its own. What outlives an incarnation (connection pools, waiting clients, HTTP) is the
 executor's.
 
-    incarnation       one_for_all: none of these can go on with another's state
-    |- committer      the only code that writes outside user transactions
+    executor-N        one_for_one; when it gives up, the incarnation ends as if it had been declared dead
+    |- committer      the only code that writes outside user transactions; never restarted: its failure is the end
+    |- workflows      the live actors, each restarted alone
     |- notifier       the listening connection
-    |- recovery       claims what nobody runs
-    `- workflows      the live actors, each restarted alone
+    `- recovery       claims what nobody runs
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uuid import UUID
 
 import anyio
 
-from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Strategy, Supervisor
+from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
@@ -86,7 +86,7 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
-        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live, settings.lease_seconds)
+        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live)
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TRANSIENT,
@@ -101,13 +101,12 @@ class Incarnation:
         """The supervisor of the parts, not yet started."""
         return Supervisor(
             f"executor-{self.number}",
-            [
-                ChildSpec("committer", self.committer.run),
-                ChildSpec("notifier", self.notifier.run),
-                ChildSpec("recovery", self.recovery.run),
-                ChildSpec("workflows", self.workflows),
+            children=[
+                ChildSpec.task("committer", self.committer.run),
+                ChildSpec.nested(self.workflows),
+                ChildSpec.task("notifier", self.notifier.run, start_timeout=None),
+                ChildSpec.task("recovery", self.recovery.run),
             ],
-            strategy=Strategy.ONE_FOR_ALL,
         )
 
     # ------------------------------------------------------------------ actors
