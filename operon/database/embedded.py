@@ -204,7 +204,7 @@ class EmbeddedPostgres:
                     time.sleep(_POLL_SECONDS)
                 case _State.DEAF:
                     _halt(self._home)
-        raise self._unusable("did not become ready in time", _tail(self._home / "data"))
+        raise self._unusable("did not become ready in time", _log(self._home / "data"))
 
     def _create(self, tools: Path) -> None:
         """Create the database cluster, and publish it by a rename."""
@@ -282,15 +282,16 @@ class EmbeddedPostgres:
         done = _run([tools / "pg_ctl", "start", *flags], folder=home, owner=owner)
         if done.returncode == 0:
             return
-        said = _tail(data) or done.stdout
+        said = _log(data) or done.stdout
         # After a kill -9 of the postmaster its children take a moment to notice; Postgres rightly waits for the last.
         if "pre-existing shared memory block" not in said:
             raise self._unusable("did not start", said)
         time.sleep(_POLL_SECONDS)
 
     def _unusable(self, what: str, said: str) -> DatabaseUnusable:
+        end = "\n".join(said.strip().splitlines()[-12:])
         return DatabaseUnusable(
-            f"The embedded Postgres in {self.folder} {what}. It said:\n{said.strip()}",
+            f"The embedded Postgres in {self.folder} {what}. It said:\n{end}",
             hint="mend what it says, or set database_url to a PostgreSQL server of your own.",
         )
 
@@ -571,8 +572,8 @@ def _give(folder: Path, owner: _Owner) -> None:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
-def _tail(data: Path) -> str:
+def _log(data: Path) -> str:
     try:
-        return "\n".join((data / "server.log").read_text(errors="replace").splitlines()[-12:])
+        return (data / "server.log").read_text(errors="replace")
     except FileNotFoundError:
         return ""

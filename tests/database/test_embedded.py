@@ -49,19 +49,28 @@ def new_folder(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """A database cluster that was started once, for tests of what comes after; creating one takes a second."""
+    """A folder whose database was created once, as that takes a second; for tests of what comes after."""
     place = Path(tempfile.mkdtemp(prefix="operon-test-"))
     place.chmod(0o755)
     start(place / "cluster")
-    EmbeddedPostgres(place / "cluster").stop()
     yield place / "cluster"
+    EmbeddedPostgres(place / "cluster").stop()
     shutil.rmtree(place)
 
 
 @pytest.fixture
-def folder(place: Path, cluster: Path) -> Path:
-    subprocess.run(["cp", "-a", cluster, place / "postgres"], check=True)
-    return place / "postgres"
+def folder(cluster: Path) -> Iterator[Path]:
+    """The cluster, stopped before and after the test."""
+    EmbeddedPostgres(cluster).stop()
+    yield cluster
+    EmbeddedPostgres(cluster).stop()
+
+
+@pytest.fixture
+def running(cluster: Path) -> Path:
+    """The cluster, running; for tests that only look."""
+    start(cluster)
+    return cluster
 
 
 @pytest.fixture
@@ -134,19 +143,19 @@ def python(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
 START_AND_WAIT = "print(server.start(production=False), flush=True)\nsys.stdin.read()"
 
 
-def test_data_survives_a_stop_and_a_start_under_the_same_dsn(new_folder: Path) -> None:
-    dsn = start(new_folder)
-    sql(dsn, "create table kept as select 42 as answer")
+def test_data_survives_a_stop_and_a_start_under_the_same_dsn(folder: Path) -> None:
+    dsn = start(folder)
+    sql(dsn, "create table kept_over_a_stop as select 42 as answer")
 
-    stopped = EmbeddedPostgres(new_folder).stop()
-    while_stopped = EmbeddedPostgres(new_folder).url()
-    again = start(new_folder)
+    stopped = EmbeddedPostgres(folder).stop()
+    while_stopped = EmbeddedPostgres(folder).url()
+    again = start(folder)
 
     assert stopped
     assert while_stopped is None
     assert again == dsn
-    assert sql(again, "select answer from kept") == 42
-    assert EmbeddedPostgres(new_folder).url() == dsn
+    assert sql(again, "select answer from kept_over_a_stop") == 42
+    assert EmbeddedPostgres(folder).url() == dsn
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -160,8 +169,8 @@ async def test_the_functions_for_the_event_loop_do_the_same(folder: Path) -> Non
     assert embedded.url(folder) is None
 
 
-def test_the_server_is_as_durable_as_any_other(folder: Path) -> None:
-    dsn = start(folder)
+def test_the_server_is_as_durable_as_any_other(running: Path) -> None:
+    dsn = start(running)
 
     settings = {
         name: sql(dsn, f"show {name}")
@@ -180,20 +189,20 @@ def test_the_server_is_as_durable_as_any_other(folder: Path) -> None:
     assert sql(dsn, "show listen_addresses") == ""
 
 
-def test_a_second_process_shares_the_server(folder: Path) -> None:
-    dsn = start(folder)
+def test_a_second_process_shares_the_server(running: Path) -> None:
+    dsn = start(running)
 
-    with python(START_AND_WAIT, folder) as other:
+    with python(START_AND_WAIT, running) as other:
         theirs, _ = other.communicate()
 
     assert theirs.strip() == dsn
 
 
-def test_a_running_server_is_found_without_a_subprocess(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dsn = start(folder)
+def test_a_running_server_is_found_without_a_subprocess(running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsn = start(running)
 
     monkeypatch.setattr(subprocess, "Popen", None)
-    found = start(folder)
+    found = start(running)
 
     assert found == dsn
 
@@ -238,13 +247,13 @@ def test_a_start_killed_half_way_leaves_nothing_to_trip_over(new_folder: Path) -
 
 def test_committed_data_survives_the_death_of_the_server(folder: Path) -> None:
     dsn = start(folder)
-    sql(dsn, "create table kept as select 42 as answer")
+    sql(dsn, "create table kept_over_a_crash as select 42 as answer")
     kill(folder)
 
     again = start(folder)
 
     assert again == dsn
-    assert sql(again, "select answer from kept") == 42
+    assert sql(again, "select answer from kept_over_a_crash") == 42
 
 
 def test_a_stale_lock_file_with_the_number_of_another_program_does_not_stop_the_server(folder: Path) -> None:
@@ -288,9 +297,9 @@ def test_a_server_whose_socket_was_deleted_is_started_again(folder: Path) -> Non
     assert sql(again, "select 1") == 1
 
 
-def test_a_folder_copied_under_a_running_server_does_not_lead_to_it(folder: Path, place: Path) -> None:
-    dsn = start(folder)
-    subprocess.run(["cp", "-a", folder, place / "copy"], check=True)
+def test_a_folder_copied_under_a_running_server_does_not_lead_to_it(running: Path, place: Path) -> None:
+    dsn = start(running)
+    subprocess.run(["cp", "-a", running, place / "copy"], check=True)
 
     found = EmbeddedPostgres(place / "copy").url()
     stopped = EmbeddedPostgres(place / "copy").stop()
@@ -318,26 +327,23 @@ def test_any_path_will_do(place: Path, name: str) -> None:
     assert not socket_folder.exists()
 
 
-def test_data_socket_and_password_are_closed_to_others(new_folder: Path) -> None:
-    start(new_folder)
-
-    modes = {name: (new_folder / name).stat().st_mode & 0o777 for name in ("data", "socket", "password")}
-
-    assert modes == {"data": 0o700, "socket": 0o700, "password": 0o600}
-    assert new_folder.stat().st_mode & 0o066 == 0
-
-
-def test_the_server_asks_for_the_password(folder: Path) -> None:
+def test_data_socket_and_password_are_closed_to_others(folder: Path) -> None:
     start(folder)
 
+    modes = {name: (folder / name).stat().st_mode & 0o777 for name in ("data", "socket", "password")}
+
+    assert modes == {"data": 0o700, "socket": 0o700, "password": 0o600}
+    assert folder.stat().st_mode & 0o066 == 0
+
+
+def test_the_server_asks_for_the_password(running: Path) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
-        sql(f"postgresql://operon:guess@/postgres?host={folder}/socket", "select 1")
+        sql(f"postgresql://operon:guess@/postgres?host={running}/socket", "select 1")
 
 
 @as_root
-def test_another_user_of_the_machine_cannot_reach_the_socket(folder: Path) -> None:
-    start(folder)
-    path = str(folder / "socket" / ".s.PGSQL.5432")
+def test_another_user_of_the_machine_cannot_reach_the_socket(running: Path) -> None:
+    path = str(running / "socket" / ".s.PGSQL.5432")
     connect = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "test", "-e", path]
 
     theirs = subprocess.run(connect, check=False)
@@ -436,12 +442,12 @@ def test_without_the_wheel_the_hint_says_what_to_install(new_folder: Path, monke
 
 
 def test_a_server_that_does_not_start_says_why(folder: Path) -> None:
-    start(folder)
-    EmbeddedPostgres(folder).stop()
     (folder / "data" / "PG_VERSION").write_text("16\n")
 
     with pytest.raises(DatabaseUnusable, match="initialized by PostgreSQL version 16"):
         start(folder)
+
+    (folder / "data" / "PG_VERSION").write_text("18\n")
 
 
 def test_a_folder_that_cannot_be_made_says_why(place: Path) -> None:
@@ -455,12 +461,13 @@ def test_stopping_what_does_not_run_says_so(new_folder: Path) -> None:
     assert not EmbeddedPostgres(new_folder).stop()
 
 
-def test_a_removed_folder_begins_empty(folder: Path) -> None:
-    sql(start(folder), "create table kept as select 42 as answer")
+def test_a_removed_folder_takes_its_server_along(folder: Path, place: Path) -> None:
+    copy = place / "copy"
+    subprocess.run(["cp", "-a", folder, copy], check=True)
+    start(copy)
+    pid = postmaster(copy)
 
-    EmbeddedPostgres(folder).remove()
-    removed = not folder.exists()
-    dsn = start(folder)
+    EmbeddedPostgres(copy).remove()
 
-    assert removed
-    assert sql(dsn, "select to_regclass('kept') is null")
+    assert is_gone(pid)
+    assert not copy.exists()
