@@ -232,9 +232,11 @@ def _make(kind: Any, args: tuple[Any, ...]) -> Exception:
     ):  # `__base__` leads along the memory layout: OSError for Both(ValueError, OSError)
         base = base.__base__
     error: Exception = base.__new__(kind, *args)
+    # Along the resolution order this time, past the classes of the application: what `super().__init__` reaches.
+    native = next(above for above in kind.__mro__ if not above.__flags__ & _HEAP_TYPE and "__init__" in vars(above))
     with contextlib.suppress(TypeError):
-        base.__init__(error, *args)
-    error.args = args
+        native.__init__(error, *args)
+    object.__setattr__(error, "args", args)
     return error
 
 

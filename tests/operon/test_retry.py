@@ -25,15 +25,11 @@ def test_jitter_spreads_a_pause_over_its_upper_half() -> None:
 
 
 @settings(deadline=None, database=None)
-@given(
-    st.integers(1, 10**9), st.floats(0, 1), st.floats(0, 1e6), st.floats(1, 1e6), st.floats(0, 1e9), st.booleans()
-)
+@given(st.integers(1, 10**9), st.floats(0, 1), st.floats(0, 1e6), st.floats(1, 1e6), st.floats(0, 1e9), st.booleans())
 def test_a_pause_is_always_a_number_within_bounds(
     attempt: int, random: float, interval: float, rate: float, more: float, jitter: bool
 ) -> None:
-    retry = Retry(
-        interval_seconds=interval, backoff_rate=rate, max_interval_seconds=interval + more, jitter=jitter
-    )
+    retry = Retry(interval_seconds=interval, backoff_rate=rate, max_interval_seconds=interval + more, jitter=jitter)
 
     assert 0 <= retry.delay(attempt, random) <= retry.max_interval_seconds
 

@@ -15,7 +15,11 @@ from operon.errors import CatalogError, DecodingError, InputError
 from operon.signatures import Signature
 
 if TYPE_CHECKING:
-    from nowhere import Context, Ghost  # type: ignore[import-not-found]  # pyright: ignore
+
+    class Context: ...
+
+    class Ghost: ...
+
 
 SENTINEL: Any = object()
 
@@ -30,7 +34,10 @@ async def defaults(ctx: Context, show: str, number: int = 7, *, when: dt.date | 
 async def everything(ctx: Context, one: int, /, two: str = "2", *rest: float, only: bytes, **more: dt.date) -> None: ...
 
 
-async def bare(ctx, value, other=(1, 2)): ...  # type: ignore[no-untyped-def]  # pyright: ignore
+async def untyped(ctx, value, other=(1, 2)): ...  # type: ignore[no-untyped-def]  # pyright: ignore
+
+
+bare: Any = untyped
 
 
 async def sentinel(ctx: Context, value: int = SENTINEL) -> None: ...
@@ -142,7 +149,7 @@ def test_rows_that_do_not_fit_the_function_are_decoding_errors(data: bytes, mess
 
 
 def test_a_value_of_the_wrong_type_is_refused_by_the_name_of_its_argument() -> None:
-    with pytest.raises(InputError, match="^tickets.charge: argument 'number' cannot be stored: it is str where int"):
+    with pytest.raises(InputError, match=r"^tickets\.charge: argument 'number' cannot be stored: it is str where int"):
         signature(plain).encode(("hamlet", "3", "4242"), {})
     with pytest.raises(InputError, match=r"^tickets.charge: argument 'rest'\[1\] cannot be stored: it is str where"):
         signature(everything).encode((1, "2", 3.0, "4"), {"only": b""})
@@ -185,11 +192,12 @@ def test_the_context_may_be_imported_for_the_type_checker_only() -> None:
 def test_a_name_that_cannot_be_resolved_is_found_by_check() -> None:
     async def haunted(ctx: Context, who: Ghost) -> None: ...
 
-    async def haunting(ctx: Context) -> Ghost: ...
+    async def haunting(ctx: Context) -> Ghost:
+        raise NotImplementedError
 
-    with pytest.raises(CatalogError, match="tickets.charge: the annotation of argument 'who', 'Ghost'") as caught:
+    with pytest.raises(CatalogError, match=r"tickets\.charge: the annotation of argument 'who', 'Ghost'") as caught:
         signature(haunted).check()
-    with pytest.raises(CatalogError, match="tickets.charge: the annotation of its result, 'Ghost'"):
+    with pytest.raises(CatalogError, match=r"tickets\.charge: the annotation of its result, 'Ghost'"):
         signature(haunting).check()
 
     assert "TYPE_CHECKING" in str(caught.value.hint)
@@ -198,14 +206,14 @@ def test_a_name_that_cannot_be_resolved_is_found_by_check() -> None:
 def test_a_type_that_cannot_be_stored_is_found_by_check() -> None:
     async def streams(ctx: Context, feed: Callable[[], int]) -> None: ...
 
-    with pytest.raises(CatalogError, match="tickets.charge: argument 'feed': .*Callable.* cannot be stored|not a type"):
+    with pytest.raises(CatalogError, match=r"argument 'feed': .*Callable.* is not a type that can be stored"):
         signature(streams).check()
 
 
 def test_an_operation_without_a_context_is_refused() -> None:
     def lonely() -> None: ...
 
-    with pytest.raises(CatalogError, match="tickets.charge takes no context"):
+    with pytest.raises(CatalogError, match=r"tickets\.charge takes no context"):
         signature(lonely)
 
 
