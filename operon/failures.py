@@ -225,17 +225,13 @@ def _rebuild(kind: Any, record: ErrorRecord) -> Exception:
 
 
 def _make(kind: Any, args: tuple[Any, ...]) -> Exception:
-    """The object with its arguments: Python's own part of it initialised, and nobody else's."""
+    """The object with its arguments, made by Python's own class below it: no `__new__` of the application's runs."""
     base: Any = kind
     while (
         base.__flags__ & _HEAP_TYPE
     ):  # `__base__` leads along the memory layout: OSError for Both(ValueError, OSError)
         base = base.__base__
     error: Exception = base.__new__(kind, *args)
-    # Along the resolution order this time, past the classes of the application: what `super().__init__` reaches.
-    native = next(above for above in kind.__mro__ if not above.__flags__ & _HEAP_TYPE and "__init__" in vars(above))
-    with contextlib.suppress(TypeError):
-        native.__init__(error, *args)
     object.__setattr__(error, "args", args)
     return error
 

@@ -66,6 +66,15 @@ def test_a_time_that_happens_twice_comes_back_as_the_one_that_was_meant() -> Non
     assert (back, back.fold, back.utcoffset(), back.tzinfo) == (second, 1, dt.timedelta(hours=1), second.tzinfo)
 
 
+def test_a_zone_is_kept_wherever_the_time_is() -> None:
+    codec: Codec[set[dt.datetime]] = Codec(set[dt.datetime], "op: result")
+    noon = dt.datetime(2024, 5, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+
+    (back,) = codec.settle({noon})[1]
+
+    assert back.tzinfo == noon.tzinfo
+
+
 def test_a_dict_that_looks_like_a_tag_is_still_a_dict() -> None:
     codec: Codec[Any] = Codec(Any, "op: result")
     values: list[Any] = [

@@ -11,7 +11,7 @@ import pytest
 
 from operon import errors
 from operon.errors import DecodingError, MaxRetriesExceeded, NotAuthorizedError, OperonError, RemoteError, StepTimeout
-from operon.failures import ERROR_BYTES_MAX, decode_error, decode_record, encode_error
+from operon.failures import ERROR_BYTES_MAX, NESTING_MAX, decode_error, decode_record, encode_error
 
 
 class SoldOut(Exception):
@@ -227,7 +227,7 @@ def test_no_code_of_the_class_runs_when_it_is_rebuilt() -> None:
 
 def looping() -> Exception:
     error = MaxRetriesExceeded("m")
-    error.errors = [error] * 10
+    error.errors = [error] * 3
     return error
 
 
@@ -256,6 +256,15 @@ def test_storing_an_error_never_fails_and_stays_small(error: Exception) -> None:
     assert "\0" not in record.message + record.traceback
     assert (record.message + record.traceback).encode()
     assert isinstance(decode_error(data), Exception)
+
+
+def test_errors_within_errors_are_kept_to_a_depth() -> None:
+    record = decode_record(encode_error(looping()))
+
+    depth = 0
+    while record.errors:
+        record, depth = record.errors[0], depth + 1
+    assert depth == NESTING_MAX
 
 
 def test_an_error_that_cannot_be_printed_is_still_told() -> None:

@@ -179,4 +179,5 @@ def test_masked_is_found_in_the_fields_of_an_argument() -> None:
     fields: Any = msgspec.defstruct("Payment", [("card", Annotated[str, Masked])])
 
     assert Codec[Any](list[fields], "op: argument 'payment'").masked
+    assert Codec[Any](tuple[Annotated[str, Masked], Annotated[int, "plain"]], "op: argument 'pair'").masked
     assert not Codec[Any](list[Seat], "op: argument 'seats'").masked

@@ -37,7 +37,7 @@ async def everything(ctx: Context, one: int, /, two: str = "2", *rest: float, on
 async def untyped(ctx, value, other=(1, 2)): ...  # type: ignore[no-untyped-def]  # pyright: ignore
 
 
-bare: Any = untyped
+bare: Any = untyped  # pyright: ignore[reportUnknownVariableType]
 
 
 async def sentinel(ctx: Context, value: int = SENTINEL) -> None: ...
