@@ -70,6 +70,9 @@ class Spawner:
     ) -> WorkflowActor:
         """Starts a child and does not wait: its parent's checkpoint goes into the same batch."""
         inputs = operation.signature.encode(args, kwargs)
+        running = self._incarnation.live.get(uuid)
+        if running is not None:  # of an earlier life of the parent, whose checkpoint was lost
+            return running
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent)

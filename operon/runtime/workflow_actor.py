@@ -15,7 +15,7 @@ from actors import ChildState, DynamicChild, Exit
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Evicted, OperonInternalError, StopActor
+from operon.errors import Evicted, Fenced, OperonInternalError, StopActor
 from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
@@ -83,6 +83,8 @@ class WorkflowActor:
         try:
             if self.gate is not None:
                 await journal.durable()
+                if self.workflow_uuid in self.gate.taken:
+                    raise Fenced(f"workflow {self.workflow_uuid} was started before")
             status, output, error = await self._outcome(journal)
             journal.finished()
             if journal.stopped is not None:
