@@ -46,12 +46,13 @@ class Spawner:
         kwargs: dict[str, Any],
     ) -> WorkflowHandle[Any]:
         """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
-        inputs = operation.signature.encode(args, kwargs)
+        inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs)
         actor = WorkflowActor(incarnation, operation, incarnation.new_uuid(), caller, inputs)
+        actor.arguments = (args, kwargs)
         # First the actor, then the record: the actor's first turn comes before the committer's.
         incarnation.spawn(actor)
         batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller)

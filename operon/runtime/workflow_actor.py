@@ -38,6 +38,7 @@ class WorkflowActor:
         "_history",
         "_incarnation",
         "_waiters",
+        "arguments",
         "begun",
         "caller",
         "ended",
@@ -68,6 +69,7 @@ class WorkflowActor:
         self._history: list[Checkpoint] | None = history or []
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # as `inputs` decode; of the first life
         self.ended: Ended | None = None
         self._finished_in: Batch | None = None
         self.listeners: set[int] | None = None  # executors that asked to be told
@@ -117,7 +119,10 @@ class WorkflowActor:
         invoker = StepInvoker(incarnation, self, journal)
         ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
         try:
-            args, kwargs = operation.signature.decode(self.inputs)
+            if self.arguments is not None:
+                (args, kwargs), self.arguments = self.arguments, None
+            else:
+                args, kwargs = operation.signature.decode(self.inputs)
             if isinstance(operation, Workflow):
                 value = await operation.fn(ctx, *args, **kwargs)
             else:  # a single transaction or communicator is a workflow of one step
