@@ -5,8 +5,9 @@ there is room for. Nothing is ever taken from a living executor, however many pr
 
     expired    its lease ran out, and this executor's own renewals have gone through for a whole lease; after an outage
                of the database everybody's lease has run out, and nobody may conclude anything
-    gone       its session lock was free at two looks, and its lease was not renewed between them; this is what `kill -9`
-               looks like, within a second or two. A server that has just restarted has freed every lock, so not then.
+    gone       its session lock was free at two looks, and its lease was not renewed between them; this is what
+               `kill -9` looks like, within a second or two. A server that has just restarted has freed every lock, so
+               not then.
 
 Workflows whose name this application does not know are not even candidates: they stay until an executor with the code
 comes, and cost no budget.
@@ -163,4 +164,3 @@ class Recovery:
         incarnation.recovered += len(claimed)
         await asyncio.sleep(0)
         return len(candidates) == room
-
