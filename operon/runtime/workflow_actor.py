@@ -47,6 +47,7 @@ class WorkflowActor:
         "inputs",
         "listeners",
         "operation",
+        "over",
         "workflow_uuid",
     )
 
@@ -71,6 +72,7 @@ class WorkflowActor:
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # as `inputs` decode; of the first life
         self.ended: Ended | None = None
+        self.over = False  # nothing more will be heard of it here, whether it ended or goes on elsewhere
         self._finished_in: Batch | None = None
         self.listeners: set[int] | None = None  # executors that asked to be told
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -160,6 +162,7 @@ class WorkflowActor:
     def end(self, ended: Ended | None) -> None:
         """Tells everyone who waits here; None: it goes on elsewhere, look there."""
         self.ended = ended
+        self.over = True
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
@@ -172,7 +175,7 @@ class WorkflowActor:
 
     async def wait(self) -> Ended | None:
         """Waits for the end; None when this process will not see it."""
-        if self.ended is None:
+        if not self.over:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []
