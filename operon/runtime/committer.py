@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from operon.contexts import NOBODY, Caller
-from operon.database.batch import Batch
+from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_weather
 from operon.database.lease import Lease
 from operon.database.writer import Writer
@@ -52,7 +52,6 @@ class Committer:
         self._idle: asyncio.Future[None] | None = None
         self._busy = False
         self._fenced: Fenced | None = None
-        self._drained: list[asyncio.Future[None]] = []
         self._number = 0
         self.flushes = 0
 
@@ -149,10 +148,10 @@ class Committer:
         if self._fenced is not None:
             raise self._fenced
         batch = self._current
-        if batch.full:
+        if batch.weight > BYTES_MAX:
             self._queue.append(batch)
             batch = self._current = Batch()
-        batch.payload_bytes += size
+        batch.weight += size + RECORD_BYTES
         if self._idle is not None:
             if not self._idle.done():
                 self._idle.set_result(None)
@@ -168,23 +167,16 @@ class Committer:
             batch = self._take()
             if batch is None:
                 self._busy = False
-                self._tell_drained()
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
             self._busy = True
             await self._commit(batch)
 
-    def _tell_drained(self) -> None:
-        for waiter in self._drained:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._drained.clear()
-
     def _take(self) -> Batch | None:
         if self._queue:
             return self._queue.popleft()
-        if self._current.records == 0 and not self._current.bells:
+        if not (self._current.records or self._current.bells or self._current.waiters):
             return None
         batch, self._current = self._current, Batch()
         return batch
@@ -194,6 +186,10 @@ class Committer:
             await self._flush(batch)
         except Fenced as fenced:
             self._fence(fenced, batch)
+        except Exception as error:
+            # A bug of ours. Nobody knows what stands, so this incarnation ends, and the next one reads what does.
+            logger.exception("the committer failed; its executor starts again")
+            self._fence(Fenced(f"the committer failed: {error}"), batch)
         except BaseException:
             batch.settle(Fenced("the committer was stopped"))
             raise
@@ -279,14 +275,13 @@ class Committer:
         for lost in (batch, *self._queue, self._current):
             lost.settle(fenced)
         self._queue.clear()
-        self._tell_drained()
         self._on_fenced()
 
     async def drained(self) -> None:
-        """Waits until everything that was appended so far is durable."""
-        while self._fenced is None and (self._busy or self._queue or self._current.records):
+        """Waits until everything that was appended so far is durable, or never will be."""
+        if self._fenced is None and (self._busy or self._queue or self._current.records):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._drained.append(waiter)
+            self._open(0).waiters.append(waiter)
             await waiter
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ Checklist: a new kind of step needs a name in `StepKind`, a method here, and a n
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ from operon.codec import Codec
 from operon.contexts import InvokingContext, TransactionContext
 from operon.database.checkpoints import Checkpoint
 from operon.database.uuid7 import child_uuid
-from operon.errors import Evicted
+from operon.errors import DatabaseUnavailable, Evicted, Fenced
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
@@ -308,7 +308,7 @@ class StepInvoker:
             try:
                 ended = await child.wait() if child is not None and timeout is None else None
                 if ended is None:
-                    ended = await results.ended(workflow_uuid, timeout)
+                    ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
                 value = ended.value(workflow_uuid, self._incarnation.catalog)
             except Exception as error:
                 journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
@@ -341,7 +341,7 @@ class StepInvoker:
             if journal.pending:
                 await journal.durable()
             started = clock()
-            status = await self._incarnation.results.status(workflow_uuid)
+            status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
             journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
             if journal.interleaved:
                 await journal.turn(step)
@@ -372,19 +372,29 @@ class RecordedResults:
 class EntryInvoker:
     """The door from outside: what is called here is a workflow of its own, also a single step."""
 
-    __slots__ = ("_spawner",)
+    __slots__ = ("_replaced", "_spawner")
 
-    def __init__(self, spawner: Callable[[], Spawner]) -> None:
+    def __init__(self, spawner: Callable[[], Spawner], replaced: Callable[[], Awaitable[None]]) -> None:
         self._spawner = spawner
+        self._replaced = replaced
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
         """Starts a workflow and gives its handle; a single step, and gives its value."""
-        spawner = self._spawner()
-        spawner.catalog.require(operation)
-        start = spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
-        return start if isinstance(operation, Workflow) else self._value(start)
+        self._spawner().catalog.require(operation)
+        start = self._start(operation, ctx, args, kwargs)
+        return start if operation.kind == "workflow" else self._value(start)
+
+    async def _start(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> WorkflowHandle[Any]:
+        while True:
+            spawner = self._spawner()
+            try:
+                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
+            except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
+                await self._replaced()
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
         handle = await start
@@ -393,6 +403,15 @@ class EntryInvoker:
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
         """A handle of any workflow."""
         return WorkflowHandle(self._spawner().results, workflow_uuid)
+
+
+async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """In a workflow a lost database is weather: it waits."""
+    while True:
+        try:
+            return await ask()
+        except DatabaseUnavailable:
+            continue
 
 
 def answer(output: bytes | None, error: bytes | None, decode: Callable[[bytes], Any]) -> Any:

@@ -23,6 +23,8 @@ from operon.runtime.outcome import Ended
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
 
+PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
+
 
 class Results:
     """Answers handles: results and statuses of any workflow in the database."""
@@ -39,6 +41,7 @@ class Results:
         self._live = live
         self._incarnation = incarnation
         self._awaited: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._asked: dict[UUID, int] = {}  # the owner that was asked to ring
         self._closed = False
 
     async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
@@ -72,7 +75,8 @@ class Results:
             row = await self._look(workflow_uuid)
             if row.status != 0:
                 return Ended(row.name, Status.from_code(row.status), row.output, row.error)
-            if row.owner is not None and len(waiters) == 1:
+            if row.owner is not None and self._asked.get(workflow_uuid) != row.owner:
+                self._asked[workflow_uuid] = row.owner
                 await self._ask(row.owner, workflow_uuid)
             await future
             return None
@@ -80,10 +84,10 @@ class Results:
             waiters.discard(future)
             if not waiters:
                 self._awaited.pop(workflow_uuid, None)
+                self._asked.pop(workflow_uuid, None)
 
     async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
-        async with self._look_ups.connection() as connection:
-            row = await workflows.attach(connection, workflow_uuid)
+        row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             raise NonExistentWorkflowError(
                 f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
@@ -91,8 +95,13 @@ class Results:
         return row
 
     async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
-        async with self._look_ups.connection() as connection:
-            await workflows.ring(connection, channel(owner), f"tell:{workflow_uuid}:{self._incarnation()}")
+        bell = f"tell:{workflow_uuid}:{self._incarnation()}"
+        await self._look_ups.ask(lambda connection: workflows.ring(connection, channel(owner), bell), PATIENCE_SECONDS)
+
+    @property
+    def awaited(self) -> int:
+        """How many workflows of other executors are waited for here."""
+        return len(self._awaited)
 
     def ring(self, workflow_uuid: UUID) -> None:
         """Something may have become of a workflow: its waiters look again."""
@@ -122,8 +131,10 @@ class Results:
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         """What the database knows of a workflow now; None for an unknown UUID."""
-        async with self._look_ups.connection() as connection:
-            row = await workflows.status(connection, workflow_uuid)
+        actor = self._live(workflow_uuid)
+        if actor is not None and actor.ended is not None:
+            await actor.settled()  # its end was told already; the status must not say otherwise
+        row = await self._look_ups.ask(lambda connection: workflows.status(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             return None
         return WorkflowStatus(
