@@ -1,9 +1,9 @@
 """Gates: where a test holds an operation until it has seen, or done, what it came for. Never a sleep.
 
-    gates["a"]                 made on first use
-    await gates["a"].pass_()   in the operation: says that it is there, and waits
-    await gates["a"].reached.wait()
-    gates["a"].open()
+gates["a"]                 made on first use
+await gates["a"].pass_()   in the operation: says that it is there, and waits
+await gates["a"].reached.wait()
+gates["a"].open()
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ async def test_the_error_of_a_child_is_raised_in_its_parent_live_and_replayed(ru
 async def test_the_error_of_a_child_that_nobody_catches_is_the_parents_error(runtime: TestRuntime) -> None:
     handle = await parent_that_does_not_catch(runtime.context, "uncaught")
 
-    with pytest.raises(Broken, match="^uncaught$"):
+    with pytest.raises(Broken, match=r"^uncaught$"):
         await handle.get_result()
     status = await handle.get_status()
     assert status is not None

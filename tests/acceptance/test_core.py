@@ -1,4 +1,4 @@
-"""What an application counts on from its first day: operations run, answer, and leave the rows that they say they do."""
+"""What an application counts on from its first day: operations run, answer, and leave the rows they say they do."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ async def take_or_tell(ctx: WorkflowContext, seat: str, gate: str) -> tuple[str,
         taken = await take(ctx, seat)
     except asyncpg.UniqueViolationError as error:
         taken = ""
-        told = f"{error.sqlstate} {error.table_name} {error.constraint_name}"
+        told = " ".join(getattr(error, part, "?") for part in ("sqlstate", "table_name", "constraint_name"))
     else:
         told = "taken"
     calls[f"told {seat}"] += 1
@@ -175,12 +175,12 @@ async def test_an_error_keeps_its_class_its_message_and_its_code_for_everybody_w
     runtime: TestRuntime, code: int | None
 ) -> None:
     handle = await refuse(runtime.context, "no seats", code)
-    with pytest.raises(Refused, match="^no seats$") as live:
+    with pytest.raises(Refused, match=r"^no seats$") as live:
         await handle.get_result()
 
     retrieved = runtime.context.retrieve_workflow(handle.workflow_uuid)
     status = await retrieved.get_status()
-    with pytest.raises(Refused, match="^no seats$") as later:
+    with pytest.raises(Refused, match=r"^no seats$") as later:
         await retrieved.get_result()
 
     assert (live.value.reason, live.value.code) == (later.value.reason, later.value.code) == ("no seats", code)
@@ -281,7 +281,7 @@ async def test_without_retries_the_error_itself_is_raised_and_recorded_after_one
     ctx = runtime.app.context(workflow_uuid=uuid4())
 
     for _ in range(2):
-        with pytest.raises(Refused, match="^only once$") as refused:
+        with pytest.raises(Refused, match=r"^only once$") as refused:
             await call_once(ctx, "only once")
         assert refused.value.code == 99
 
@@ -289,7 +289,7 @@ async def test_without_retries_the_error_itself_is_raised_and_recorded_after_one
 
 
 async def test_an_error_that_is_not_worth_another_attempt_is_raised_as_it_is(runtime: TestRuntime) -> None:
-    with pytest.raises(Refused, match="^final$"):
+    with pytest.raises(Refused, match=r"^final$"):
         await call_unless_refused(runtime.context, "final")
 
     assert calls["final"] == 1

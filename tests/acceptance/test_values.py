@@ -186,7 +186,7 @@ async def anything(ctx: CommunicatorContext, value: Any) -> Any:
 
 
 @operon.communicator
-async def more(ctx: CommunicatorContext, *lines: Line, **by_name: Decimal) -> tuple[list[Line], dict[str, Decimal]]:
+async def more(ctx: CommunicatorContext, /, *lines: Line, **by_name: Decimal) -> tuple[list[Line], dict[str, Decimal]]:
     return list(lines), by_name
 
 
@@ -283,14 +283,17 @@ async def test_a_rich_value_is_equal_in_every_kind_of_operation_live_replayed_an
         (pair, (1, "one")),
         (numbers, {3, 1, 2}),
         (numbers, set[int]()),
-        (frozen, frozenset({"a", "b"})),
+        (frozen, frozenset({"a"})),
         (raw, bytes(range(256))),
         (raw, b""),
         (by_number, {1: Line("ink", Decimal(1)), -2: Line("pen", Decimal("2.0"))}),
         (maybe, Line("ink", Decimal(1))),
         (maybe, Stamp(UTC, UUID(int=1))),
         (maybe, None),
-        (anything, {"at": UTC, "who": UUID(int=3), "tags": {"x"}, "pair": (1, 2), "raw": b"\xff", "price": Decimal("1.0")}),
+        (
+            anything,
+            {"at": UTC, "who": UUID(int=3), "tags": {"x"}, "pair": (1, 2), "raw": b"\xff", "price": Decimal("1.0")},
+        ),
         (anything, {"$tuple": [1]}),
         (anything, None),
         (anything, False),

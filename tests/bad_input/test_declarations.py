@@ -65,8 +65,8 @@ def test_two_functions_of_one_route_are_refused_with_both_places() -> None:
 def test_an_operation_decorator_above_a_route_is_refused_where_it_is_written() -> None:
     with pytest.raises(operon.CatalogError, match="above another decorator") as refused:
 
-        @anyhow.workflow
-        @operon.post("/upside-down")
+        @anyhow.workflow  # type: ignore[untyped-decorator]
+        @anyhow.post("/upside-down")  # type: ignore[untyped-decorator]
         async def upside_down(ctx: WorkflowContext) -> None: ...
 
     assert "route decorator at the top" in str(refused.value.hint)
@@ -75,7 +75,7 @@ def test_an_operation_decorator_above_a_route_is_refused_where_it_is_written() -
 def test_two_operation_decorators_are_refused() -> None:
     with pytest.raises(operon.CatalogError, match="above another decorator"):
 
-        @anyhow.workflow
+        @anyhow.workflow  # type: ignore[untyped-decorator]
         @operon.transaction
         async def both(ctx: TransactionContext) -> None: ...
 
@@ -84,7 +84,7 @@ def test_two_operation_decorators_are_refused() -> None:
 def test_an_unknown_isolation_level_is_refused_with_the_known_ones(isolation: str) -> None:
     with pytest.raises(operon.CatalogError, match="isolation level") as refused:
 
-        @anyhow.transaction(isolation=isolation)
+        @anyhow.transaction(isolation=isolation)  # type: ignore[untyped-decorator]
         async def careless(tx: TransactionContext) -> None: ...
 
     assert "READ COMMITTED, REPEATABLE READ, SERIALIZABLE" in str(refused.value.hint)
@@ -94,7 +94,7 @@ def test_an_unknown_isolation_level_is_refused_with_the_known_ones(isolation: st
 def test_a_synchronous_workflow_or_transaction_is_refused_with_its_place(decorator: str) -> None:
     with pytest.raises(operon.CatalogError, match="is not `async def`") as refused:
 
-        @getattr(anyhow, decorator)
+        @getattr(anyhow, decorator)  # type: ignore[untyped-decorator]
         def blocking(ctx: Any) -> None: ...
 
     assert len(lines_of(refused.value)) == 1
@@ -103,7 +103,7 @@ def test_a_synchronous_workflow_or_transaction_is_refused_with_its_place(decorat
 
 def test_an_operation_without_a_context_is_refused() -> None:
     class Forgetful:
-        @anyhow.workflow
+        @anyhow.workflow  # type: ignore[untyped-decorator]
         @staticmethod
         async def forgot() -> None: ...
 
@@ -127,7 +127,7 @@ def test_an_annotation_that_cannot_be_stored_is_refused_at_launch_with_the_argum
 
 def test_an_annotation_that_does_not_exist_is_refused_at_launch() -> None:
     class Lost:
-        @operon.workflow
+        @anyhow.workflow  # type: ignore[untyped-decorator]
         @staticmethod
         async def find(ctx: WorkflowContext, what: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore
 
@@ -201,14 +201,21 @@ def test_a_module_that_is_not_imported_is_refused() -> None:
 )
 def test_an_unknown_setting_is_refused_with_the_one_that_was_meant(keyword: str, suggested: str) -> None:
     with pytest.raises(operon.ConfigurationError, match=f"no setting '{keyword}'") as refused:
-        Operon(Box, **{keyword: "x"})
+        anyhow.Operon(Box, **{keyword: "x"})
 
     assert refused.value.hint == f"did you mean {suggested!r}?"
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"port": "eighty"}, {"lease_seconds": 0}, {"lease_seconds": 3}, {"pool_size": -1}, {"env": "prod"}, {"max_live": 1.5}],
+    [
+        {"port": "eighty"},
+        {"lease_seconds": 0},
+        {"lease_seconds": 3},
+        {"pool_size": -1},
+        {"env": "prod"},
+        {"max_live": 1.5},
+    ],
 )
 def test_a_setting_of_the_wrong_kind_is_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(operon.ConfigurationError, match=next(iter(settings))) as refused:

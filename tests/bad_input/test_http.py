@@ -1,4 +1,4 @@
-"""What clients get wrong, and attackers try: a problem document that says what to correct, and nothing of the inside."""
+"""What clients get wrong and attackers try: a problem that says what to correct, and nothing of the inside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from quart import typing as quart_typing
+from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Response
 
 import operon
@@ -79,7 +79,7 @@ async def runtime() -> AsyncIterator[TestRuntime]:
 
 
 @pytest.fixture
-def client(runtime: TestRuntime) -> quart_typing.TestClientProtocol:
+def client(runtime: TestRuntime) -> HttpClient:
     return runtime.app.quart.test_client()
 
 
@@ -119,7 +119,7 @@ async def recorded(runtime: TestRuntime) -> int:
     ],
 )
 async def test_a_body_that_does_not_fit_is_refused_by_field_and_nothing_is_recorded(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol, body: bytes, status: int, name: str
+    runtime: TestRuntime, client: HttpClient, body: bytes, status: int, name: str
 ) -> None:
     before = await recorded(runtime)
 
@@ -132,7 +132,7 @@ async def test_a_body_that_does_not_fit_is_refused_by_field_and_nothing_is_recor
 
 
 async def test_an_unknown_url_a_wrong_method_and_a_form_are_refused_as_problems(
-    client: quart_typing.TestClientProtocol,
+    client: HttpClient,
 ) -> None:
     unknown = await client.post("/paymnets", json={})
     wrong = await client.get("/payments")
@@ -145,7 +145,7 @@ async def test_an_unknown_url_a_wrong_method_and_a_form_are_refused_as_problems(
 
 
 async def test_a_uuid_of_another_operation_is_409_and_tells_nothing_of_it(
-    client: quart_typing.TestClientProtocol,
+    client: HttpClient,
 ) -> None:
     headers = {"operon-workflowuuid": str(uuid4())}
     first = await client.post("/orders", json={"cents": 123456}, headers=headers)
@@ -160,7 +160,7 @@ async def test_a_uuid_of_another_operation_is_409_and_tells_nothing_of_it(
 
 
 async def test_a_uuid_of_another_user_is_409_and_tells_nothing_of_them(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     uuid = uuid4()
     await (await order(runtime.app.context(user="ada", workflow_uuid=uuid), 123456)).get_result()
@@ -173,7 +173,7 @@ async def test_a_uuid_of_another_user_is_409_and_tells_nothing_of_them(
 
 
 async def test_other_inputs_under_one_uuid_are_answered_with_the_result_of_the_first(
-    client: quart_typing.TestClientProtocol,
+    client: HttpClient,
 ) -> None:
     headers = {"operon-workflowuuid": str(uuid4())}
     first = await client.post("/orders", json={"cents": 5}, headers=headers)
@@ -184,7 +184,7 @@ async def test_other_inputs_under_one_uuid_are_answered_with_the_result_of_the_f
 
 @pytest.mark.parametrize("uuid", ["17", "", "x" * 5000, "00000000-0000-0000-0000-00000000000g"])
 async def test_a_malformed_uuid_is_400_and_nothing_is_recorded(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol, uuid: str
+    runtime: TestRuntime, client: HttpClient, uuid: str
 ) -> None:
     before = await recorded(runtime)
 
@@ -197,9 +197,7 @@ async def test_a_malformed_uuid_is_400_and_nothing_is_recorded(
 
 
 @pytest.mark.parametrize("path", ["/unstorable", "/hopeless", "/crash"])
-async def test_a_failure_of_the_inside_is_500_and_stays_inside(
-    client: quart_typing.TestClientProtocol, path: str
-) -> None:
+async def test_a_failure_of_the_inside_is_500_and_stays_inside(client: HttpClient, path: str) -> None:
     answer = await client.post(path)
 
     problem = await problem_of(answer)
@@ -208,7 +206,7 @@ async def test_a_failure_of_the_inside_is_500_and_stays_inside(
 
 
 async def test_a_refusal_of_the_database_is_500_and_stays_inside_each_time(
-    client: quart_typing.TestClientProtocol,
+    client: HttpClient,
 ) -> None:
     headers = {"operon-workflowuuid": str(uuid4())}
     await client.post("/payments", json={"cents": 1, "card": "twice"})
@@ -221,7 +219,7 @@ async def test_a_refusal_of_the_database_is_500_and_stays_inside_each_time(
         assert answer.headers["operon-workflowuuid"] == headers["operon-workflowuuid"]
 
 
-async def test_a_nul_in_a_text_is_an_answer_and_no_hang(client: quart_typing.TestClientProtocol) -> None:
+async def test_a_nul_in_a_text_is_an_answer_and_no_hang(client: HttpClient) -> None:
     async with asyncio.timeout(20):
         answer = await client.post("/payments", json={"cents": 1, "card": "a\0b"})
 

@@ -203,7 +203,7 @@ async def test_a_result_of_another_type_than_was_promised_is_an_error_that_names
     ctx = runtime.app.context(workflow_uuid=uuid4())
 
     for _ in range(2):
-        with pytest.raises(operon.OutputError, match="promise_a_number: result .*int") as refused:
+        with pytest.raises(operon.OutputError, match=r"promise_a_number: result .*int") as refused:
             await promise_a_number(ctx)
         assert "str" in refused.value.message
 
