@@ -31,4 +31,8 @@ class Gate:
         self._opened.set()
 
 
-gates: defaultdict[str, Gate] = defaultdict(Gate)
+class Gates(defaultdict[str, Gate]):
+    """The gates of one module, made on first use."""
+
+    def __init__(self) -> None:
+        super().__init__(Gate)

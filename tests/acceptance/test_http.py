@@ -26,11 +26,12 @@ from operon.contexts import (
 )
 from operon.status import Status
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 calls: Counter[str] = Counter()
+gates = Gates()
 
 
 class Seat(msgspec.Struct):

@@ -19,9 +19,10 @@ import pytest
 import operon
 from operon.contexts import CommunicatorContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 seen: dict[str, list[Any]] = {}
 
 

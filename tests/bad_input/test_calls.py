@@ -15,9 +15,10 @@ import operon
 from operon.contexts import CommunicatorContext, TransactionContext, WorkflowContext
 from operon.status import Status
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 kept: dict[str, WorkflowContext] = {}
 leaked: list[asyncio.Task[str]] = []
 version: dict[str, int] = {}

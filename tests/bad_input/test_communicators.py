@@ -14,9 +14,10 @@ import operon
 from operon.contexts import CommunicatorContext, WorkflowContext
 from operon.operations import Communicator
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 never = threading.Event()
 
 THRICE = operon.Retry(max_attempts=3, interval_seconds=0.01)
