@@ -202,17 +202,17 @@ async def test_one_uuid_is_not_for_two_operations(runtime: TestRuntime) -> None:
 
 async def test_one_uuid_is_not_for_two_users_running_or_finished(runtime: TestRuntime) -> None:
     uuid = uuid4()
-    ada, bob = (runtime.app.context(user=user, workflow_uuid=uuid) for user in ("ada", "bob"))
+    wilma, bob = (runtime.app.context(user=user, workflow_uuid=uuid) for user in ("wilma", "bob"))
     nobody = runtime.app.context(workflow_uuid=uuid)
-    assert await (await add(ada, "ada's", 1)).get_result() == 2
+    assert await (await add(wilma, "wilma's", 1)).get_result() == 2
 
     for other in (bob, nobody):
         with pytest.raises(operon.WorkflowConflictError) as conflict:
-            await add(other, "ada's", 1)
-        assert "ada" not in str(conflict.value)
+            await add(other, "wilma's", 1)
+        assert "wilma" not in str(conflict.value)
 
-    assert await (await add(ada, "ada's", 1)).get_result() == 2
-    assert calls["ada's"] == 1
+    assert await (await add(wilma, "wilma's", 1)).get_result() == 2
+    assert calls["wilma's"] == 1
 
 
 async def test_other_inputs_for_one_uuid_do_not_count_and_are_warned_of(

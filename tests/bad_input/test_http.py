@@ -163,13 +163,13 @@ async def test_a_uuid_of_another_user_is_409_and_tells_nothing_of_them(
     runtime: TestRuntime, client: HttpClient
 ) -> None:
     uuid = uuid4()
-    await (await order(runtime.app.context(user="ada", workflow_uuid=uuid), 123456)).get_result()
+    await (await order(runtime.app.context(user="wilma", workflow_uuid=uuid), 123456)).get_result()
 
     answer = await client.post("/orders", json={"cents": 123456}, headers={"operon-workflowuuid": str(uuid)})
 
     problem = await problem_of(answer)
     assert (answer.status_code, problem["code"]) == (409, "workflow_conflict")
-    assert "ada" not in msgspec.json.encode(problem).decode()
+    assert "wilma" not in msgspec.json.encode(problem).decode()
 
 
 async def test_other_inputs_under_one_uuid_are_answered_with_the_result_of_the_first(
