@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from operon.database.connection import Connection
 from operon.errors import InvocationError
+
+# Refused before it is sent, because a COMMIT cannot be taken back once the step has failed for it. What hides behind a
+# comment or another statement is found after the fact, by the state of the connection.
+ENDING = re.compile(
+    r"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction"
+    r"|rollback(?!\s+((work|transaction)\s+)?to\b))\b",
+    re.IGNORECASE,
+)
 
 
 class TransactionClient:
@@ -25,7 +34,7 @@ class TransactionClient:
     async def execute(self, statement: str, *args: Any, timeout: float | None = None) -> str:
         """Runs a statement; gives its status, `UPDATE 1`."""
         try:
-            status: str = await self._open().execute(statement, *args, timeout=timeout)
+            status: str = await self._open(statement).execute(statement, *args, timeout=timeout)
             return status
         except Exception as error:
             raise self._noted(error)  # noqa: B904
@@ -33,14 +42,14 @@ class TransactionClient:
     async def executemany(self, statement: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None) -> None:
         """Runs a statement once for each sequence of arguments."""
         try:
-            await self._open().executemany(statement, args, timeout=timeout)
+            await self._open(statement).executemany(statement, args, timeout=timeout)
         except Exception as error:
             raise self._noted(error)  # noqa: B904
 
     async def fetch(self, statement: str, *args: Any, timeout: float | None = None) -> list[Any]:
         """All rows, as asyncpg records."""
         try:
-            rows: list[Any] = await self._open().fetch(statement, *args, timeout=timeout)
+            rows: list[Any] = await self._open(statement).fetch(statement, *args, timeout=timeout)
             return rows
         except Exception as error:
             raise self._noted(error)  # noqa: B904
@@ -48,26 +57,31 @@ class TransactionClient:
     async def fetchrow(self, statement: str, *args: Any, timeout: float | None = None) -> Any:
         """The first row, or None."""
         try:
-            return await self._open().fetchrow(statement, *args, timeout=timeout)
+            return await self._open(statement).fetchrow(statement, *args, timeout=timeout)
         except Exception as error:
             raise self._noted(error)  # noqa: B904
 
     async def fetchval(self, statement: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
         """One column of the first row, or None."""
         try:
-            return await self._open().fetchval(statement, *args, column=column, timeout=timeout)
+            return await self._open(statement).fetchval(statement, *args, column=column, timeout=timeout)
         except Exception as error:
             raise self._noted(error)  # noqa: B904
 
     def cursor(self, statement: str, *args: Any, prefetch: int | None = None) -> Any:
         """The rows one after another: `async for row in tx.client.cursor(...)`."""
-        return self._open().cursor(statement, *args, prefetch=prefetch)
+        return self._open(statement).cursor(statement, *args, prefetch=prefetch)
 
-    def _open(self) -> Connection:
+    def _open(self, statement: str) -> Connection:
         if self._connection is None:
             raise InvocationError(
                 "tx.client was used after its transaction had ended",
                 hint="return what is needed from the transaction; do not keep its client",
+            )
+        if ENDING.match(statement):
+            raise InvocationError(
+                f"a transaction cannot begin or end itself: {statement.strip()[:40]}",
+                hint="no commit and no rollback: return to commit, raise to roll back",
             )
         return self._connection
 
