@@ -39,6 +39,16 @@ async def commit_yourself(tx: TransactionContext, how: str) -> None:
 
 
 @operon.transaction
+async def with_savepoint(tx: TransactionContext, title: str) -> None:
+    insert = "insert into books (title) values ($1)"
+    await tx.client.execute(insert, f"{title} before")
+    await tx.client.execute("savepoint here")
+    await tx.client.execute(insert, f"{title} between")
+    await tx.client.execute("rollback to savepoint here")
+    await tx.client.execute(insert, f"{title} after")
+
+
+@operon.transaction
 async def swallow(tx: TransactionContext, title: str) -> str:
     """Catches the database's refusal and goes on as if nothing had been."""
     calls[title] += 1
@@ -154,17 +164,36 @@ async def test_a_read_only_transaction_that_writes_is_refused_by_the_database_on
     assert "forbidden" not in await titles(runtime)
 
 
-@pytest.mark.parametrize("how", ["commit", "rollback", "abort", "end"])
-async def test_a_transaction_that_ends_itself_is_an_error_that_says_so(runtime: TestRuntime, how: str) -> None:
+@pytest.mark.parametrize("how", ["commit", "  Commit ;", "rollback", "abort", "end", "begin", "start  transaction"])
+async def test_a_transaction_cannot_end_itself_and_leaves_nothing_when_it_tries(runtime: TestRuntime, how: str) -> None:
     ctx = runtime.app.context(workflow_uuid=uuid4())
 
-    async with asyncio.timeout(20):
-        for _ in range(2):
-            with pytest.raises(operon.InvocationError, match="ended its own database transaction") as refused:
-                await commit_yourself(ctx, how)
-            assert refused.value.hint is not None
+    for _ in range(2):
+        with pytest.raises(operon.InvocationError, match="cannot begin or end itself") as refused:
+            await commit_yourself(ctx, how)
+        assert refused.value.hint == "no commit and no rollback: return to commit, raise to roll back"
 
     assert calls[how] == 1
+    assert how not in await titles(runtime)
+
+
+@pytest.mark.parametrize("how", ["/* well */ commit", "select 1; rollback"])
+async def test_a_transaction_that_found_a_way_to_end_itself_is_an_error_that_says_so(
+    runtime: TestRuntime, how: str
+) -> None:
+    ctx = runtime.app.context(workflow_uuid=uuid4())
+
+    for _ in range(2):
+        with pytest.raises(operon.InvocationError, match="ended its own database transaction"):
+            await commit_yourself(ctx, how)
+
+    assert calls[how] == 1
+
+
+async def test_a_savepoint_may_be_rolled_back_to(runtime: TestRuntime) -> None:
+    await with_savepoint(runtime.context, "kept")
+
+    assert {"kept before", "kept after"} == {title for title in await titles(runtime) if title.startswith("kept")}
 
 
 async def test_a_database_error_that_was_swallowed_is_raised_at_the_end_and_nothing_is_written(
