@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Never
 
 import anyio
@@ -295,3 +296,29 @@ async def test_a_cancellation_from_elsewhere_is_a_crash() -> None:
         assert isinstance(exit, Crashed)
         assert isinstance(exit.error, asyncio.CancelledError)
         await until(root, lambda: len(root) == 0)
+
+
+async def test_a_finished_child_started_again_is_the_last_one() -> None:
+    stage = Stage()
+    async with Supervisor("test", children=[stage.child("a", Restart.TRANSIENT), stage.child("b")]) as root:
+        stage.finish("a")
+        await until(root, lambda: root.snapshot().running == 1)
+        await root.start(stage.child("a"))
+        stage.take_log()
+
+    assert stage.log == ["-a", "-b"]
+
+
+async def test_a_child_does_not_see_the_context_variables_of_whoever_starts_it() -> None:
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
+    seen: list[str | None] = []
+
+    async def run(started: Started) -> None:
+        seen.append(request.get(None))
+        started()
+
+    request.set("of the caller")
+    async with Supervisor("test", children=[ChildSpec.task("a", run, restart=Restart.TRANSIENT)]) as root:
+        await root.start(ChildSpec.task("b", run, restart=Restart.TRANSIENT))
+
+    assert seen == [None, None]
