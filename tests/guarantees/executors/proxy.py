@@ -27,6 +27,7 @@ class CuttingProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.share = 0.0  # of the commits to cut
         self.cuts: Counter[str] = Counter()  # "flush landed", "commit refused", ...
+        self.bytes_sent = 0  # by clients
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, both ways."""
@@ -37,6 +38,7 @@ class CuttingProxy:
         flushes = False
         try:
             while chunk := await reader.read(1 << 20):
+                self.bytes_sent += len(chunk)
                 flushes = flushes or b"operon.flush" in chunk
                 what = self._commit(chunk, flushes)
                 if what is None or self._rng.random() >= self.share:
