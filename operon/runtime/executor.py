@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -55,8 +56,13 @@ class Executor:
         self._incarnation: Incarnation | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._crashing: asyncio.Task[None] | None = None
-        self.tree = Supervisor("operon", intensity=Intensity(restarts=5, period=60.0))
         self._tree_task: asyncio.Task[None] | None = None
+
+    @functools.cached_property
+    def tree(self) -> Supervisor:
+        """The root of the supervision tree. Made on first use, because a supervisor belongs to an event loop, and an
+        application is made at import, where there is none."""
+        return Supervisor("operon", intensity=Intensity(restarts=5, period=60.0))
 
     # ------------------------------------------------------------------ start and stop
 

@@ -21,6 +21,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
+
 from operon.database import checkpoints
 from operon.database.connection import Connection, is_conflict, is_weather, sqlstate
 from operon.database.pool import Pool
@@ -198,8 +200,9 @@ class TransactionRunner:
             value = await work.body(client)
             work.output, value = work.settle(value)
         except Exception as error:
+            lost = connection.is_closed()
             await rollback(connection)
-            if client.failure is not None:
+            if client.failure is not None and not is_mistake(client.failure, work.read_only, lost):
                 raise_if_transient(client.failure)
             raise Failed(error) from error
         finally:
@@ -231,7 +234,8 @@ class TransactionRunner:
             return await self._look_up(work, error)
         await rollback(connection)
         if state == "25P02" and earlier is not None:  # the function caught a database error and went on
-            raise_if_transient(earlier)
+            if not is_mistake(earlier, work.read_only, lost=False):
+                raise_if_transient(earlier)
             raise Failed(earlier) from error
         raise_if_transient(error)
         raise Failed(error) from error
@@ -270,6 +274,15 @@ def raise_if_transient(error: Exception) -> None:
         raise Again(error) from error
     if is_weather(error):
         raise Again(error, isinstance(error, TimeoutError) or sqlstate(error) in ("57014", "25P03")) from error
+
+
+def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:
+    """Whether an error that looks like weather is the function's own: running it again would never end.
+
+    A write in a read-only transaction has the SQLSTATE of a standby, and asyncpg refuses a call (a wrong number of
+    arguments, two statements at a time) with the class of a lost connection.
+    """
+    return (read_only and sqlstate(error) == "25006") or (isinstance(error, asyncpg.InterfaceError) and not lost)
 
 
 async def rollback(connection: Connection) -> None:

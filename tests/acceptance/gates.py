@@ -1,9 +1,9 @@
 """Gates: where a test holds an operation until it has seen, or done, what it came for. Never a sleep.
 
-    gates["a"]                 made on first use
-    await gates["a"].pass_()   in the operation: says that it is there, and waits
-    await gates["a"].reached.wait()
-    gates["a"].open()
+gates["a"]                 made on first use
+await gates["a"].pass_()   in the operation: says that it is there, and waits
+await gates["a"].reached.wait()
+gates["a"].open()
 """
 
 from __future__ import annotations
@@ -31,4 +31,8 @@ class Gate:
         self._opened.set()
 
 
-gates: defaultdict[str, Gate] = defaultdict(Gate)
+class Gates(defaultdict[str, Gate]):
+    """The gates of one module, made on first use."""
+
+    def __init__(self) -> None:
+        super().__init__(Gate)

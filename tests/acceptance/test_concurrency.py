@@ -13,9 +13,10 @@ import operon
 from operon.app import Operon
 from operon.contexts import CommunicatorContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 
 
 @operon.initializer
@@ -175,8 +176,8 @@ async def test_steps_gathered_in_a_workflow_run_at_once_and_replay_in_their_plac
         await gates[name].reached.wait()
     gates["gathered b"].open()
     steps = "select count(*) from operon.checkpoints where workflow_uuid = $1"
-    while await runtime.fetchval(steps, handle.workflow_uuid) < 1:
-        await asyncio.sleep(0)
+    while not await runtime.fetchval(steps, handle.workflow_uuid):
+        pass
 
     await runtime.crash()
     gates["gathered a"].open()

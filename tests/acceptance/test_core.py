@@ -1,4 +1,4 @@
-"""What an application counts on from its first day: operations run, answer, and leave the rows that they say they do."""
+"""What an application counts on from its first day: operations run, answer, and leave the rows they say they do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import operon
 from operon.contexts import CommunicatorContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.status import Status
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 initialized: list[str] = []
 
 

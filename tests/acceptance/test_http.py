@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import http.client
 import json
 from collections import Counter
@@ -15,7 +14,7 @@ import asyncpg
 import msgspec
 import pytest
 from quart import Response, redirect
-from quart import typing as quart_typing
+from quart.typing import TestClientProtocol as HttpClient
 
 import operon
 from operon.contexts import (
@@ -27,11 +26,12 @@ from operon.contexts import (
 )
 from operon.status import Status
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 calls: Counter[str] = Counter()
+gates = Gates()
 
 
 class Seat(msgspec.Struct):
@@ -120,58 +120,14 @@ async def sold_out(ctx: WorkflowContext) -> None:
     raise SoldOut("not a seat\r\nis left")
 
 
-@operon.post("/values")
-@operon.workflow
-async def values(ctx: WorkflowContext, number: int, flag: bool, text: str, nothing: int | None) -> list[Any]:
-    return [number, flag, text, nothing]
-
-
-@operon.workflow
-async def describe(ctx: WorkflowContext, name: str, title: str = "guest", age: int | None = None) -> str:
-    return f"{title} {name}, {'of no age' if age is None else age}"
-
-
-@operon.get("/describe")
-async def describe_over_http(ctx: HandlerContext, name: str, title: str = "guest", age: int | None = None) -> str:
-    handle = await describe(ctx, name, title, age)
-    return await handle.get_result()
-
-
-@operon.post("/nullable")
-@operon.transaction
-async def nullable(tx: TransactionContext, note: str | None) -> str:
-    return repr(note)
-
-
-def typed(annotation: Any, path: str) -> list[Any]:
-    """A GET and a POST transaction that take one value of a type."""
-
-    async def take(tx: TransactionContext, v: Any) -> str:
-        return repr(v)
-
-    take.__annotations__["v"] = annotation
-    made: list[Any] = []
-    for route in (operon.get(path), operon.post(path)):
-        made.append(route(operon.transaction(name=f"{path} {len(made)}")(take)))
-    return made
-
-
-class Types:
-    text_get, text_post = typed(str, "/types/text")
-    short_get, short_post = typed(Annotated[str, msgspec.Meta(max_length=10)], "/types/short")
-    number_get, number_post = typed(float, "/types/number")
-    flag_get, flag_post = typed(bool, "/types/flag")
-    day_get, day_post = typed(dt.date, "/types/day")
-
-
 @pytest.fixture(scope="module")
 async def runtime() -> AsyncIterator[TestRuntime]:
-    async with TestRuntime(__name__, Types, poll_seconds=0.2) as runtime:
+    async with TestRuntime(__name__, poll_seconds=0.2) as runtime:
         yield runtime
 
 
 @pytest.fixture
-def client(runtime: TestRuntime) -> quart_typing.TestClientProtocol:
+def client(runtime: TestRuntime) -> HttpClient:
     return runtime.app.quart.test_client()
 
 
@@ -180,7 +136,7 @@ async def recorded(runtime: TestRuntime) -> int:
     return count
 
 
-async def test_arguments_come_from_the_path_the_query_and_the_body(client: quart_typing.TestClientProtocol) -> None:
+async def test_arguments_come_from_the_path_the_query_and_the_body(client: HttpClient) -> None:
     answer = await client.post("/echo/ada?q=7", json={"row": "B", "number": 12})
     greeting = await client.get("/greet/ada?loud=true")
 
@@ -188,7 +144,7 @@ async def test_arguments_come_from_the_path_the_query_and_the_body(client: quart
     assert await greeting.get_data(as_text=True) == "HELLO ada"
 
 
-async def test_a_handlers_own_status_and_redirect_win(client: quart_typing.TestClientProtocol) -> None:
+async def test_a_handlers_own_status_and_redirect_win(client: HttpClient) -> None:
     gone = await client.get("/moved")
     onward = await client.get("/redirect")
 
@@ -200,9 +156,7 @@ async def test_a_handlers_own_status_and_redirect_win(client: quart_typing.TestC
     assert (onward.status_code, onward.headers["location"]) == (302, "http://localhost/redirect/further")
 
 
-async def test_every_kind_of_operation_is_an_endpoint_and_is_recorded(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
-) -> None:
+async def test_every_kind_of_operation_is_an_endpoint_and_is_recorded(runtime: TestRuntime, client: HttpClient) -> None:
     transaction = await client.post("/guests", json={"name": "ada"})
     communicator = await client.post("/letters", json={"text": "dear"})
     workflow = await client.post("/visits", json={"name": "bob"})
@@ -218,7 +172,7 @@ async def test_every_kind_of_operation_is_an_endpoint_and_is_recorded(
 
 
 async def test_the_databases_error_is_500_without_internals_and_kept_for_whoever_has_the_uuid(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     await client.post("/visits", json={"name": "twin"})
     answer = await client.post("/visits", json={"name": "twin"})
@@ -230,11 +184,11 @@ async def test_the_databases_error_is_500_without_internals_and_kept_for_whoever
     assert "Traceback" not in text
     with pytest.raises(asyncpg.UniqueViolationError) as error:
         await runtime.context.retrieve_workflow(answer.headers["operon-workflowuuid"]).get_result()
-    assert (error.value.sqlstate, error.value.table_name) == ("23505", "guests")
+    assert (error.value.sqlstate, getattr(error.value, "table_name", None)) == ("23505", "guests")
 
 
 async def test_an_error_that_chose_its_status_is_a_problem_also_when_it_is_given_again(
-    client: quart_typing.TestClientProtocol,
+    client: HttpClient,
 ) -> None:
     headers = {"operon-workflowuuid": str(uuid4())}
 
@@ -250,7 +204,7 @@ async def test_an_error_that_chose_its_status_is_a_problem_also_when_it_is_given
 
 
 async def test_a_missing_argument_is_400_with_its_name_and_nothing_is_recorded(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     before = await recorded(runtime)
 
@@ -263,7 +217,7 @@ async def test_a_missing_argument_is_400_with_its_name_and_nothing_is_recorded(
 
 
 async def test_a_uuid_in_the_header_is_the_workflow_and_its_request_is_stored(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     uuid = uuid4()
     headers = {"operon-workflowuuid": str(uuid), "x-request-id": "request-1", "authorization": "Bearer hidden"}
@@ -289,7 +243,7 @@ async def test_a_uuid_in_the_header_is_the_workflow_and_its_request_is_stored(
 
 
 async def test_an_idempotency_key_of_any_words_is_one_workflow_for_each_operation(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     headers = {"idempotency-key": "order 4711"}
 
@@ -302,7 +256,7 @@ async def test_an_idempotency_key_of_any_words_is_one_workflow_for_each_operatio
     assert guest.headers["operon-workflowuuid"] != letters[0].headers["operon-workflowuuid"]
 
 
-async def test_a_handler_reads_the_uuid_and_starts_with_it(runtime: TestRuntime, client: quart_typing.TestClientProtocol) -> None:
+async def test_a_handler_reads_the_uuid_and_starts_with_it(runtime: TestRuntime, client: HttpClient) -> None:
     uuid = str(uuid4())
     headers = {"operon-workflowuuid": uuid}
 
@@ -314,7 +268,7 @@ async def test_a_handler_reads_the_uuid_and_starts_with_it(runtime: TestRuntime,
     assert calls["spawned"] == 1
 
 
-async def test_a_request_id_is_echoed_or_made(client: quart_typing.TestClientProtocol) -> None:
+async def test_a_request_id_is_echoed_or_made(client: HttpClient) -> None:
     given = await client.get("/greet/ada", headers={"x-request-id": "mine"})
     made = await client.get("/greet/ada")
 
@@ -323,7 +277,7 @@ async def test_a_request_id_is_echoed_or_made(client: quart_typing.TestClientPro
 
 
 async def test_an_incoming_trace_is_continued_into_the_stored_workflow_and_survives_a_crash(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol
+    runtime: TestRuntime, client: HttpClient
 ) -> None:
     answer = await client.post("/spawn", json={"name": "traced", "gate": "traced"}, headers={"traceparent": TRACE})
     uuid = UUID((await answer.get_json())["uuid"])
@@ -339,107 +293,9 @@ async def test_an_incoming_trace_is_continued_into_the_stored_workflow_and_survi
     assert await runtime.fetchval(stored, uuid) == TRACE
 
 
-async def test_falsy_values_are_values(client: quart_typing.TestClientProtocol) -> None:
-    body = {"number": 0, "flag": False, "text": "", "nothing": None}
-
-    answer = await client.post("/values", json=body)
-
-    assert (answer.status_code, await answer.get_json()) == (200, [0, False, "", None])
-
-
-@pytest.mark.parametrize("missing", ["number", "flag", "text", "nothing"])
-async def test_null_is_not_missing_and_missing_is_not_null(client: quart_typing.TestClientProtocol, missing: str) -> None:
-    body = {"number": 0, "flag": False, "text": "", "nothing": None}
-    del body[missing]
-
-    answer = await client.post("/values", json=body)
-
-    assert answer.status_code == 400
-    assert (await answer.get_json())["errors"] == [{"location": "body", "name": missing, "message": "required"}]
-
-
-@pytest.mark.parametrize(
-    ("path", "given", "expected"),
-    [
-        ("text", "word", "'word'"),
-        ("text", "", "''"),
-        ("short", "0123456789", "'0123456789'"),
-        ("number", "10.1", "10.1"),
-        ("number", 20.2, "20.2"),
-        ("number", -1, "-1.0"),
-        ("number", "12345678901234567890123", "1.2345678901234568e+22"),
-        ("number", 0, "0.0"),
-        ("flag", True, "True"),
-        ("flag", "true", "True"),
-        ("flag", 1, "True"),
-        ("flag", "F", "False"),
-        ("flag", "0", "False"),
-        ("day", "2023-10-31", "datetime.date(2023, 10, 31)"),
-    ],
-)
-async def test_a_fitting_value_is_taken_on_get_and_post(
-    client: quart_typing.TestClientProtocol, path: str, given: Any, expected: str
+async def test_an_unknown_url_is_404_and_a_wrong_method_405_as_problems(
+    client: HttpClient,
 ) -> None:
-    got = await client.get(f"/types/{path}", query_string={"v": str(given)})
-    posted = await client.post(f"/types/{path}", json={"v": given})
-
-    assert (got.status_code, await got.get_data(as_text=True)) == (200, expected)
-    assert (posted.status_code, await posted.get_data(as_text=True)) == (200, expected)
-
-
-@pytest.mark.parametrize(
-    ("path", "given"),
-    [
-        ("short", "0123456789a"),
-        ("number", "abc"),
-        ("number", False),
-        ("flag", "A"),
-        ("flag", "falsy"),
-        ("flag", 2),
-        ("day", "yesterday"),
-        ("day", "2023-13-31"),
-    ],
-)
-async def test_a_value_of_the_wrong_type_is_400_with_its_name_on_get_and_post(
-    runtime: TestRuntime, client: quart_typing.TestClientProtocol, path: str, given: Any
-) -> None:
-    before = await recorded(runtime)
-
-    got = await client.get(f"/types/{path}", query_string={"v": str(given)})
-    posted = await client.post(f"/types/{path}", json={"v": given})
-
-    for answer, location in ((got, "query"), (posted, "body")):
-        problem = await answer.get_json()
-        assert answer.status_code == 400
-        assert [(each["location"], each["name"]) for each in problem["errors"]] == [(location, "v")]
-    assert await recorded(runtime) == before
-
-
-@pytest.mark.parametrize("path", ["text", "short", "number", "flag", "day"])
-async def test_a_value_that_is_not_given_is_400_on_get_and_post(client: quart_typing.TestClientProtocol, path: str) -> None:
-    got = await client.get(f"/types/{path}")
-    posted = await client.post(f"/types/{path}", json={})
-
-    assert (got.status_code, posted.status_code) == (400, 400)
-
-
-async def test_only_a_default_makes_an_argument_optional(client: quart_typing.TestClientProtocol) -> None:
-    left_out = await client.post("/nullable", json={})
-    null = await client.post("/nullable", json={"note": None})
-
-    assert left_out.status_code == 400
-    assert await null.get_data(as_text=True) == "None"
-
-
-async def test_an_argument_left_out_of_the_request_is_left_out_all_the_way(client: quart_typing.TestClientProtocol) -> None:
-    short = await client.get("/describe?name=ada")
-    full = await client.get("/describe?name=ada&title=Countess&age=36")
-
-    assert await short.get_data(as_text=True) == "guest ada, of no age"
-    assert await full.get_data(as_text=True) == "Countess ada, 36"
-
-
-async def test_an_unknown_url_is_404_and_a_wrong_method_405_as_problems(client: quart_typing.TestClientProtocol) -> None:
     unknown = await client.get("/nowhere")
     wrong = await client.delete("/guests")
 
@@ -449,7 +305,9 @@ async def test_an_unknown_url_is_404_and_a_wrong_method_405_as_problems(client: 
     assert "POST" in wrong.headers["allow"]
 
 
-async def test_an_unknown_workflow_is_404_for_a_handler_that_asks_for_its_result(client: quart_typing.TestClientProtocol) -> None:
+async def test_an_unknown_workflow_is_404_for_a_handler_that_asks_for_its_result(
+    client: HttpClient,
+) -> None:
     answer = await client.get(f"/results/{uuid4()}")
 
     problem = await answer.get_json()

@@ -11,9 +11,10 @@ from operon.app import Operon
 from operon.contexts import CommunicatorContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.status import Status
 from operon.testing import TestRuntime
-from tests.acceptance.gates import gates
+from tests.acceptance.gates import Gates
 
 calls: Counter[str] = Counter()
+gates = Gates()
 order: list[str] = []
 
 
