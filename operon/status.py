@@ -65,8 +65,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     workflow_uuid: UUID
     status: Status
     workflow_name: str
-    authenticated_user: str
-    assumed_role: str
+    authenticated_user: str | None
+    assumed_role: str | None
     authenticated_roles: tuple[str, ...]
     request: dict[str, Any] | None
     created_at: dt.datetime
