@@ -37,7 +37,7 @@ from actors.events import Happening
 from actors.exits import NORMAL, SHUTDOWN, Crashed, Exit, Zombie, exit_of
 from actors.host import Host, stack_of
 from actors.restart import Backoff, Intensity, Restart, wants_restart
-from actors.snapshot import ChildSnapshot, SupervisorSnapshot, describe
+from actors.snapshot import SupervisorSnapshot, describe
 from actors.state import ChildState, SupervisorState
 
 __all__ = ["DynamicSupervisor"]
@@ -430,19 +430,8 @@ class DynamicSupervisor(Host):
             restarts_allowed=self.intensity.restarts,
             period_seconds=self.intensity.period,
             uptime_seconds=now - self.started_at,
-            children=tuple(self._describe(child, now) for child in chosen.values()),
+            children=tuple(child.describe(now) for child in chosen.values()),
             omitted=len(self._children) + len(self._zombies) - len(chosen),
-        )
-
-    def _describe(self, child: DynamicChild, now: float) -> ChildSnapshot:
-        return ChildSnapshot(
-            name=child.name,
-            state=child.state.value,
-            restart=child.restart.value,
-            restarts=child.restarts,
-            last_exit=None if child.last_exit is None else str(child.last_exit),
-            uptime_seconds=None if child.state is ChildState.RESTARTING else now - child.started_at,
-            restart_in_seconds=max(0.0, child.started_at - now) if child.state is ChildState.RESTARTING else None,
         )
 
     def __repr__(self) -> str:

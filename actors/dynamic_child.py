@@ -10,6 +10,7 @@ from actors.clock import Timer
 from actors.exits import Exit
 from actors.lifetime import Lifetime
 from actors.restart import Restart
+from actors.snapshot import ChildSnapshot
 from actors.state import ChildState
 
 __all__ = ["DynamicChild", "OnExit"]
@@ -46,6 +47,18 @@ class DynamicChild(Lifetime):
     def progressed(self) -> None:
         """Say that this life has achieved something: the crashes before it no longer count."""
         self.crashes = 0
+
+    def describe(self, now: float) -> ChildSnapshot:
+        """Describe it as plain data."""
+        return ChildSnapshot(
+            name=self.name,
+            state=self.state.value,
+            restart=self.restart.value,
+            restarts=self.restarts,
+            last_exit=None if self.last_exit is None else str(self.last_exit),
+            uptime_seconds=None if self.state is ChildState.RESTARTING else now - self.started_at,
+            restart_in_seconds=max(0.0, self.started_at - now) if self.state is ChildState.RESTARTING else None,
+        )
 
     def __repr__(self) -> str:
         return f"<DynamicChild {self.name} {self.state}: {self.restarts} restarts>"

@@ -1,4 +1,4 @@
-"""The application: collects operations, runs them, and serves their routes. What users write `app = operon.Operon(...)` for."""
+"""The application: collects operations, runs them, and serves their routes: `app = operon.Operon(__name__)`."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ class Operon:
 
         started: called with the URL once it listens. Raises PortInUse.
         """
-        await self.executor.serve(
-            lambda ready: server.serve(self.quart, self.settings, ready, stop), started
-        )
+        await self.executor.serve(lambda ready: server.serve(self.quart, self.settings, ready, stop), started)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from operon.codec import Codec
 from operon.errors import CatalogError, UnknownOperationError
 from operon.operations import Communicator, Described, Initializer, Operation, Transaction, Workflow
 from operon.routes import Handler, Route
 
-ANYTHING = Codec(Any, "the result of an operation that this application does not have")
+ANYTHING: Codec[Any] = Codec(Any, "the result of an operation that this application does not have")
 
 Namespace = str | ModuleType | type
 
@@ -27,7 +27,7 @@ class Endpoint:
     """A route and what it reaches."""
 
     route: Route
-    target: Operation[..., Any] | Handler[..., Any]
+    target: Described  # an Operation or a Handler
 
 
 class Catalog:
@@ -46,8 +46,9 @@ class Catalog:
         """Adds an operation or a handler; the same object twice is the same operation."""
         described.signature.check()
         if isinstance(described, Handler):
-            if described not in self.handlers:
-                self.handlers.append(described)
+            handler = cast("Handler[..., Any]", described)
+            if handler not in self.handlers:
+                self.handlers.append(handler)
             return
         if isinstance(described, Initializer):
             if described not in self.initializers:
@@ -55,21 +56,13 @@ class Catalog:
             return
         if not isinstance(described, Operation):
             raise CatalogError(f"{described!r} is neither an operation nor a handler")
-        known = self.operations.setdefault(described.name, described)
-        if known is not described:
+        operation = cast("Operation[..., Any]", described)
+        known = self.operations.setdefault(operation.name, operation)
+        if known is not operation:
             raise CatalogError(
                 f"two operations are named {described.name!r}: at {known.where} and at {described.where}",
                 hint="rename one, or give it a recorded name of its own: name='...'",
             )
-
-    def workflow(self, name: str) -> Workflow[..., Any]:
-        """The workflow of this recorded name; UnknownOperationError if the application has none."""
-        operation = self.operations.get(name)
-        if not isinstance(operation, Workflow):
-            raise UnknownOperationError(
-                f"this application has no workflow named {name!r}", hint="pass its module or class to Operon(...)"
-            )
-        return operation
 
     def require(self, operation: Operation[..., Any]) -> None:
         """Refuses an operation that was not collected: nothing could recover it."""
@@ -79,7 +72,7 @@ class Catalog:
                 hint="pass its module or class to Operon(...)",
             )
 
-    def result_codec(self, name: str) -> Codec:
+    def result_codec(self, name: str) -> Codec[Any]:
         """How a result of this operation is decoded; of an operation of another application, to plain JSON."""
         operation = self.operations.get(name)
         return ANYTHING if operation is None else operation.signature.result
@@ -87,7 +80,7 @@ class Catalog:
     @property
     def endpoints(self) -> list[Endpoint]:
         """Every route of every operation and handler."""
-        targets: list[Operation[..., Any] | Handler[..., Any]] = [*self.operations.values(), *self.handlers]
+        targets: list[Described] = [*self.operations.values(), *self.handlers]
         return [Endpoint(route, target) for target in targets for route in target.routes]
 
     def _refuse_equal_routes(self) -> None:

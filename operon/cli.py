@@ -30,7 +30,9 @@ def main() -> None:
 @click.option("--host", help="Address to listen on; 127.0.0.1 by default.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 8000 by default, 0 for any free one.")
 @click.option("--database-url", help="The Postgres to run on; an embedded one by default.")
-@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True)
+@click.option(
+    "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
+)
 def start(target: str, log_level: str, **settings: Any) -> None:
     """Serves an application over HTTP and runs its workflows, until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -53,12 +55,14 @@ def load(target: str) -> Operon:
         if error.name is None or not module_name.startswith(error.name):
             raise
         raise CatalogError(
-            f"there is no module {module_name!r} here", hint="run operon in the folder that holds it, as package.module:app"
+            f"there is no module {module_name!r} here",
+            hint="run operon in the folder that holds it, as package.module:app",
         ) from None
     app = getattr(module, attribute or "app", None)
     if not isinstance(app, Operon):
         raise CatalogError(
-            f"{module_name} has no Operon application named {attribute or 'app'!r}", hint="app = operon.Operon(__name__)"
+            f"{module_name} has no Operon application named {attribute or 'app'!r}",
+            hint="app = operon.Operon(__name__)",
         )
     return app
 
@@ -74,7 +78,9 @@ async def serve(app: Operon) -> None:
 
 
 def announce(app: Operon, url: str) -> None:
-    database = masked(app.settings.database_url) if app.settings.database_url else f"embedded in {app.settings.data_dir}"
+    database = (
+        masked(app.settings.database_url) if app.settings.database_url else f"embedded in {app.settings.data_dir}"
+    )
     click.echo(f"Operon serves {url}  (Postgres: {database}; Ctrl-C stops)")
 
 

@@ -154,7 +154,7 @@ class Codec(Generic[T]):
         )
 
     def _words(self, error: Exception) -> str:
-        """What an error says, also when saying it fails; of a masked value only its type, for it may quote the value."""
+        """What an error says, also when saying it fails; for a masked value its type only, for it may quote it."""
         try:
             return type(error).__name__ if self.masked else f"{type(error).__name__}: {error}"
         except Exception:

@@ -1,4 +1,4 @@
-"""Settings, checked once, at the edge. A keyword of `Operon(...)` wins over the environment, the environment over the default.
+"""Settings, checked once, at the edge: a keyword of `Operon(...)`, else the environment, else the default.
 
 Every setting has one name everywhere: the constructor's keyword `lease_seconds` is `OPERON_LEASE_SECONDS` in the
 environment.

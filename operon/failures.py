@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -33,6 +33,7 @@ NESTING_MAX = 3
 
 _ANYTHING = Shape(Any, "an error")
 _write = msgspec.json.Encoder().encode
+_is: Callable[[Any, Any], bool] = isinstance  # without narrowing, which would make list[Unknown] of an Any
 _HEAP_TYPE = 1 << 9
 
 
@@ -108,12 +109,12 @@ def find_class(module: str, name: str) -> type[Exception] | None:
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
-def _full(error: BaseException, nesting: int = NESTING_MAX) -> ErrorRecord:
-    record = vars(error).get("operon_record") if type(error) is RemoteError else None
+def _full(error: Any, nesting: int = NESTING_MAX) -> ErrorRecord:
+    record = error.__dict__.get("operon_record") if _is(error, RemoteError) else None
     if isinstance(record, ErrorRecord):  # passed on: the next process may know the class
         return record
-    is_group = isinstance(error, BaseExceptionGroup)
-    nested = error.exceptions if is_group else _nested(getattr(error, "errors", None))
+    is_group = _is(error, BaseExceptionGroup)
+    nested: tuple[BaseException, ...] = error.exceptions if is_group else _nested(error.__dict__.get("errors"))
     given = error.args[:1] if is_group else error.args
     return ErrorRecord(
         type=_clean(type(error).__qualname__),
@@ -138,10 +139,9 @@ def _bare(error: BaseException) -> ErrorRecord:
 
 
 def _nested(errors: Any) -> tuple[BaseException, ...]:
-    if not isinstance(errors, list | tuple):
+    if not _is(errors, (list, tuple)) or not all(isinstance(one, BaseException) for one in errors):
         return ()
-    found: list[Any] = list(errors)  # pyright: ignore[reportUnknownArgumentType]
-    return tuple(found) if all(isinstance(one, BaseException) for one in found) else ()
+    return tuple(errors)
 
 
 def _attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
@@ -208,12 +208,10 @@ def _load(stored: ErrorRecord) -> ErrorRecord:
     )
 
 
-def _rebuild(kind: type[Exception], record: ErrorRecord) -> Exception:
+def _rebuild(kind: Any, record: ErrorRecord) -> Exception:
     errors = [rebuild(one) for one in record.errors]
-    if issubclass(kind, ExceptionGroup):
-        error: Exception = ExceptionGroup.__new__(kind, *record.args, errors)
-    else:
-        error = _make(kind, record.args)
+    is_group = issubclass(kind, ExceptionGroup)
+    error: Exception = _make(kind, (*record.args, errors) if is_group else record.args)
     for name, value in record.attributes.items():
         member = inspect.getattr_static(kind, name, None)
         if isinstance(member, MemberDescriptorType | GetSetDescriptorType):
@@ -221,12 +219,12 @@ def _rebuild(kind: type[Exception], record: ErrorRecord) -> Exception:
                 object.__setattr__(error, name, value)
         else:
             error.__dict__[name] = value
-    if errors and not isinstance(error, ExceptionGroup):
+    if errors and not is_group:
         error.__dict__["errors"] = errors
     return error
 
 
-def _make(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
+def _make(kind: Any, args: tuple[Any, ...]) -> Exception:
     """The object with its arguments: Python's own part of it initialised, and nobody else's."""
     base: Any = kind
     while (

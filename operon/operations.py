@@ -24,13 +24,19 @@ from typing import (
     overload,
 )
 
-from operon.signatures import Signature
-from operon.contexts import CommunicatorContext, InitializerContext, InvokingContext, TransactionContext, WorkflowContext
+from operon.contexts import (
+    CommunicatorContext,
+    InitializerContext,
+    InvokingContext,
+    TransactionContext,
+    WorkflowContext,
+)
 from operon.errors import CatalogError, InvocationError
+from operon.handles import WorkflowHandle
 from operon.retry import Retry
+from operon.signatures import Signature
 
 if TYPE_CHECKING:
-    from operon.handles import WorkflowHandle
     from operon.routes import Route
 
 P = ParamSpec("P")
@@ -64,7 +70,9 @@ class Described:
         self.name: str = name or fn.__qualname__
         self.routes: tuple[Route, ...] = ()
         self.required_roles: tuple[str, ...] | None = None
-        functools.update_wrapper(self, fn, updated=())
+        self.__doc__ = fn.__doc__
+        self.__name__: str = getattr(fn, "__name__", self.name)
+        self.__module__ = fn.__module__
 
     @functools.cached_property
     def signature(self) -> Signature:
@@ -107,7 +115,7 @@ class Operation(Described, Generic[P, R]):
         def __get__(self, instance: object | None, owner: type) -> Any: ...
 
 
-class Workflow(Operation[P, "WorkflowHandle[R]"], Generic[P, R]):
+class Workflow(Operation[P, WorkflowHandle[R]], Generic[P, R]):
     """A function that always runs to completion. Calling it gives its handle."""
 
     kind = "workflow"

@@ -29,7 +29,7 @@ class Retry:
         """Raises ConfigurationError."""
         if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise _wrong(
-                "max_attempts", self.max_attempts, "it counts all attempts: 1 or more. No retries: `retry=None`."
+                "max_attempts", self.max_attempts, "it counts all attempts, so 1 or more; `retry=None` is one."
             )
         if not _is_number(self.interval_seconds) or self.interval_seconds < 0:
             raise _wrong("interval_seconds", self.interval_seconds, "give the first pause in seconds, 0 or more.")

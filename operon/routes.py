@@ -52,8 +52,9 @@ class Routed:
             raise CatalogError(f"the path {path!r} does not begin with a slash", hint=f"write {'/' + path!r}")
         self._route = Route(method, path)
 
+    # An operation is callable as well; the first overload that fits wins, so the overlap decides nothing.
     @overload
-    def __call__(self, target: O, /) -> O: ...
+    def __call__(self, target: O, /) -> O: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, target: Handler[P, R], /) -> Handler[P, R]: ...
     @overload

@@ -77,6 +77,8 @@ def difference(value: Any, back: Any, depth: int = DEPTH_MAX) -> str | None:
         if not _is(value, kind) or len(value) != len(back):
             return ""
         for index, (one, other) in enumerate(zip(value, back, strict=True)):
+            if _type(other) in _PLAIN and one == other and _type(one) is _type(other):
+                continue  # what most items are, without a call
             if (path := difference(one, other, depth - 1)) is not None:
                 return f"[{index}]{path}"
         return None
@@ -92,7 +94,10 @@ def difference(value: Any, back: Any, depth: int = DEPTH_MAX) -> str | None:
         return ""
     if (names := field_names(kind)) is not None:
         for name in names:
-            if (path := difference(getattr(value, name), getattr(back, name), depth - 1)) is not None:
+            one, other = getattr(value, name), getattr(back, name)
+            if _type(other) in _PLAIN and one == other and _type(one) is _type(other):
+                continue
+            if (path := difference(one, other, depth - 1)) is not None:
                 return f".{name}{path}"
         return None
     return None if _is(back, (enum.Enum, msgspec.UnsetType)) and value == back else ""

@@ -1,12 +1,12 @@
 """For tests of applications: a private database each, and crashes on demand. Nothing is faked: it is the real runtime.
 
-    async def test_checkout_charges_once_wherever_it_crashes() -> None:
-        async with TestRuntime(tickets) as runtime:
-            async for _crash in runtime.crash_everywhere():     # no crash, then after checkpoint 1, 2, 3, ...
-                handle = await checkout(runtime.context, "Hamlet", "A1", card="4242")
+async def test_checkout_charges_once_wherever_it_crashes() -> None:
+    async with TestRuntime(tickets) as runtime:
+        async for _crash in runtime.crash_everywhere():     # no crash, then after checkpoint 1, 2, 3, ...
+            handle = await checkout(runtime.context, "Hamlet", "A1", card="4242")
 
-                assert await handle.get_result() is True
-                assert len(bank.keys) == 1                      # one key, however many attempts
+            assert await handle.get_result() is True
+            assert len(bank.keys) == 1                      # one key, however many attempts
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ class RepeatableUuids:
     def __call__(self) -> UUID:
         self._made += 1
         digest = hashlib.sha256(f"operon test {self._made}".encode()).digest()
-        return UUID(bytes=digest[:6] + bytes((0x70 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F)) + digest[9:16])
+        return UUID(
+            bytes=digest[:6] + bytes((0x70 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F)) + digest[9:16]
+        )
 
 
 def with_database(url: str, name: str) -> str:

@@ -182,9 +182,10 @@ class Batch:
             uuids = getattr(self, f"{prefix}_uuid")
             kept = [row for row, uuid in enumerate(uuids) if uuid in workflows]
             for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
-                values = getattr(self, column)
+                values: Any = getattr(self, column)
+                picked: Any
                 if isinstance(values, dict):
-                    picked: Any = {new: values[row] for new, row in enumerate(kept) if row in values}
+                    picked = {new: values[row] for new, row in enumerate(kept) if row in values}
                 else:
                     picked = [values[row] for row in kept]
                 setattr(part, column, picked)

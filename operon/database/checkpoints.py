@@ -71,8 +71,9 @@ def commit_with_checkpoint(
     The simple-query protocol has no parameters, so only hexadecimal digits and numbers of our own making stand in it.
     """
     seen_hex = "null" if seen is None else f"convert_from('\\x{seen.encode().hex()}', 'UTF8')"
+    tried = "null" if attempts is None else f"{attempts:d}"
     return (
-        f"execute operon_checkpoint ('{workflow_uuid.hex}', {step:d}, {owner:d}, {epoch:d}, '\\x{name.encode().hex()}', "
-        f"{token:d}, '\\x{output.hex()}', {started:.6f}, {seen_hex}, {'null' if attempts is None else int(attempts)}, {kind:d}); "
+        f"execute operon_checkpoint ('{workflow_uuid.hex}', {step:d}, {owner:d}, {epoch:d}, "
+        f"'\\x{name.encode().hex()}', {token:d}, '\\x{output.hex()}', {started:.6f}, {seen_hex}, {tried}, {kind:d}); "
         "commit"
     )

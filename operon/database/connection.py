@@ -8,7 +8,9 @@ the statement or its data is wrong, and would be wrong again.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -16,8 +18,28 @@ import asyncpg
 from operon.config import masked
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
-Connection = asyncpg.Connection
-PostgresError = asyncpg.PostgresError
+driver: Any = asyncpg  # it ships no types; what leaves this file has some
+
+
+class Connection(Protocol):
+    """What the runtime uses of an asyncpg connection, with types: asyncpg ships none."""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str: ...
+    async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None: ...
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]: ...
+    async def fetchmany(self, query: str, args: Any, *, timeout: float | None = None) -> list[Any]: ...
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any: ...
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any: ...
+    async def prepare(self, query: str) -> Any: ...
+    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, object], None]) -> None: ...
+    async def close(self, *, timeout: float | None = None) -> None: ...
+    def cursor(self, query: str, *args: Any, prefetch: int | None = None) -> Any: ...
+    def transaction(self) -> AbstractAsyncContextManager[Any]: ...
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None: ...
+    def is_closed(self) -> bool: ...
+    def is_in_transaction(self) -> bool: ...
+    def terminate(self) -> None: ...
+
 
 # Without these a partitioned executor pins its row locks for two hours: Postgres' own defaults are no limits at all.
 SESSION = {
@@ -34,18 +56,24 @@ SESSION = {
 # The committer's lane is shared: a statement that waits for a lock leaves it and waits elsewhere.
 WRITER = {**SESSION, "lock_timeout": "1s"}
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60.0
 
 WEATHER = ("08", "57P0", "25006", "25P03", "53", "55P03", "57014", "58")
 CONFLICTS = ("40001", "40P01")
 
 
-async def connect(url: str, session: dict[str, str] = SESSION, timeout: float = CONNECT_SECONDS) -> Connection:
+async def connect(url: str, session: dict[str, str] = SESSION, database: str | None = None) -> Connection:
     """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had."""
-    return await asyncpg.connect(
-        url, timeout=timeout, command_timeout=COMMAND_SECONDS, server_settings=session, statement_cache_size=256
+    connection: Connection = await driver.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        database=database,
+        server_settings=session,
+        statement_cache_size=256,
     )
+    return connection
 
 
 async def connect_at_start(url: str) -> Connection:

@@ -56,11 +56,6 @@ async def others(connection: Connection, incarnation: int) -> list[Other]:
     return [Other(row["incarnation"], row["lease_until"], row["expired"], row["gone"]) for row in rows]
 
 
-async def server_uptime_seconds(connection: Connection) -> float:
-    uptime: float = await connection.fetchval(SQL["uptime"])
-    return uptime
-
-
 async def declare_dead(connection: Connection, incarnation: int, lease_until: datetime) -> bool:
     """Declares an executor dead unless it has renewed its lease since; True if this call did it."""
     return await connection.fetchval(SQL["declare_dead"], incarnation, lease_until) is not None

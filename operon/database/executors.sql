@@ -6,7 +6,9 @@ returning incarnation
 
 -- name: renew
 -- A lease that merely ran out may be renewed, until somebody declared its executor dead: no row, and dead is final.
-update operon.executors set lease_until = clock_timestamp() + make_interval(secs => $2), session_lock = $3
+update operon.executors
+set lease_until = clock_timestamp() + make_interval(secs => $2),
+    session_locked_at = case when $3 then coalesce(session_locked_at, clock_timestamp()) end
 where incarnation = $1 and state <> 2
 returning 1
 
@@ -16,15 +18,15 @@ select batch, state from operon.executors where incarnation = $1 for update
 
 -- name: others
 -- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.
+-- A restart of the server frees every lock: one that was taken before it says nothing.
 -- The lock is shared and ends with the statement, so probing executors do not see one another.
 select incarnation, lease_until, lease_until < clock_timestamp() as expired,
-    session_lock and pg_try_advisory_xact_lock_shared($2, incarnation::integer) as gone
+    coalesce(
+        session_locked_at > pg_postmaster_start_time() and pg_try_advisory_xact_lock_shared($2, incarnation::integer),
+        false
+    ) as gone
 from operon.executors
 where state <> 2 and incarnation <> $1
-
--- name: uptime
--- Seconds since the server accepts connections. After a restart of the server every session lock is free for a moment.
-select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8
 
 -- name: declare_dead
 -- Locks the row against a flush first. An executor that renewed its lease since we looked is left alone.

@@ -86,6 +86,11 @@ class Lease:
         """Whether no renewal failed of late, so that what looks gone is not merely out of our own sight."""
         return self.trusted and (not self._failed or self.seasoned)
 
+    def shaken(self) -> None:
+        """The database was away: for a whole lease, what this executor sees of the others proves nothing."""
+        self._failed = True
+        self._unbroken_since = boottime()
+
     async def wait_trusted(self) -> None:
         """Waits until the lease is beyond doubt; for ever if it is fenced, because then nobody goes on."""
         while not self.trusted:
@@ -139,8 +144,7 @@ class Lease:
             logger.warning("a heartbeat failed: %s", describe(error, self._url))
             if connection is not None:
                 connection.terminate()
-            self._failed = True
-            self._unbroken_since = boottime()
+            self.shaken()
             return None
         if not alive:
             self.fenced = True

@@ -8,12 +8,12 @@ migration, so a migration adds and never takes away what the release before it u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from importlib.resources import files
-from typing import Any
 
 import asyncpg
 
+from operon.database.connection import Connection
 from operon.errors import DatabaseUnusable, SchemaTooNew
 
 # "operon" as a number: the key of the lock under which one process at a time migrates or initialises.
@@ -25,14 +25,15 @@ FILE = re.compile(r"^(\d{4})_\w+\.sql$")
 
 def migrations() -> list[tuple[int, str, str]]:
     """Number, name and text of every migration, in order."""
-    found: list[tuple[int, str, str]] = []
-    for file in files("operon.database").joinpath("migrations").iterdir():
-        if match := FILE.match(file.name):
-            found.append((int(match[1]), file.name, file.read_text(encoding="utf-8")))
-    return sorted(found)
+    folder = files("operon.database").joinpath("migrations")
+    return sorted(
+        (int(match[1]), file.name, file.read_text(encoding="utf-8"))
+        for file in folder.iterdir()
+        if (match := FILE.match(file.name))
+    )
 
 
-async def migrate(connection: asyncpg.Connection) -> list[int]:
+async def migrate(connection: Connection) -> list[int]:
     """Brings the schema up to this code's version; gives the numbers that it applied.
 
     Raises DatabaseUnusable for a server that is too old or read-only, SchemaTooNew for a schema of a newer Operon.
@@ -59,7 +60,7 @@ async def migrate(connection: asyncpg.Connection) -> list[int]:
         await connection.execute("select pg_advisory_unlock($1)", LOCK)
 
 
-async def apply(connection: asyncpg.Connection, todo: Iterator[tuple[int, str, str]]) -> Any:
+async def apply(connection: Connection, todo: Iterator[tuple[int, str, str]]) -> AsyncGenerator[int]:
     for number, name, text in todo:
         async with connection.transaction():
             await connection.execute("create schema if not exists operon")
@@ -72,21 +73,19 @@ async def apply(connection: asyncpg.Connection, todo: Iterator[tuple[int, str, s
         yield number
 
 
-async def applied(connection: asyncpg.Connection) -> list[int]:
+async def applied(connection: Connection) -> list[int]:
     if await connection.fetchval("select to_regclass('operon.migrations')") is None:
         return []
     return [row[0] for row in await connection.fetch("select number from operon.migrations order by number")]
 
 
-async def refuse_unusable(connection: asyncpg.Connection) -> None:
+async def refuse_unusable(connection: Connection) -> None:
     row = await connection.fetchrow(
         "select current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(), "
         "current_setting('default_transaction_read_only')::bool"
     )
     if row is None or row[0] < OLDEST_SERVER:
-        raise DatabaseUnusable(
-            f"the server is PostgreSQL {row and row[1]}", hint="Operon needs PostgreSQL 14 or newer"
-        )
+        raise DatabaseUnusable(f"the server is PostgreSQL {row and row[1]}", hint="Operon needs PostgreSQL 14 or newer")
     if row[2] or row[3]:
         raise DatabaseUnusable(
             "the database is read-only", hint="point database_url at the primary; a standby cannot run workflows"

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from operon.database.connection import Connection, close, connect
+from operon.database.connection import Connection, close, connect, is_weather
 from operon.errors import DatabaseUnavailable
 
 ACQUIRE_SECONDS = 30.0
+ASK_AGAIN_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 class Pool:
@@ -78,7 +82,7 @@ class Pool:
         self.release(connection)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncGenerator[Connection]:
         """A connection for one or more autocommit statements; terminated if the block is left by an error."""
         connection = await self.acquire()
         try:
@@ -87,6 +91,26 @@ class Pool:
             self.discard(connection)
             raise
         self.release(connection)
+
+    async def ask(self, query: Callable[[Connection], Awaitable[T]], patience_seconds: float | None = None) -> T:
+        """The answer to a question that changes nothing, or nothing twice; asked again while the database is away.
+
+        patience_seconds: how long to go on asking before DatabaseUnavailable; None for as long as it takes.
+        """
+        begun = asyncio.get_running_loop().time()
+        while True:
+            try:
+                async with self.connection() as connection:
+                    return await query(connection)
+            except Exception as error:
+                if self._closed or not is_weather(error):
+                    raise
+                if patience_seconds is not None and asyncio.get_running_loop().time() - begun > patience_seconds:
+                    raise DatabaseUnavailable(
+                        f"the database has not answered for {patience_seconds:g} s ({type(error).__name__})",
+                        hint="nothing is lost; try again",
+                    ) from error
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Closes what is idle, terminates what is still used."""

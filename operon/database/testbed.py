@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
+from operon.database.connection import Connection, connect
 from operon.database.migrate import LOCK, migrate, migrations
 from operon.errors import ConfigurationError
 
@@ -25,7 +24,7 @@ async def embedded_server(folder: Path) -> str:
 async def create_database(server: str, name: str, template: str | None = None) -> None:
     """A new database, migrated. Only names that begin with `operon_test_` are made, and so removed."""
     check(name)
-    connection = await asyncpg.connect(server)
+    connection = await connect(server)
     try:
         source = template or await migrated_template(connection, server)
         await connection.execute(f'create database "{name}" template "{check(source)}"')
@@ -35,14 +34,14 @@ async def create_database(server: str, name: str, template: str | None = None) -
 
 async def drop_database(server: str, name: str) -> None:
     """Removes a database that `create_database` made."""
-    connection = await asyncpg.connect(server)
+    connection = await connect(server)
     try:
         await connection.execute(f'drop database if exists "{check(name)}" with (force)')
     finally:
         await connection.close()
 
 
-async def migrated_template(connection: asyncpg.Connection, server: str) -> str:
+async def migrated_template(connection: Connection, server: str) -> str:
     """The template of this schema version, made once for each server."""
     text = "".join(sql for _, _, sql in migrations())
     name = f"operon_test_template_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -52,7 +51,7 @@ async def migrated_template(connection: asyncpg.Connection, server: str) -> str:
             unfinished = f"{name}_new"
             await connection.execute(f'drop database if exists "{check(unfinished)}" with (force)')
             await connection.execute(f'create database "{unfinished}"')
-            fresh = await asyncpg.connect(server, database=unfinished)
+            fresh = await connect(server, database=unfinished)
             try:
                 await migrate(fresh)
             finally:
@@ -65,20 +64,18 @@ async def migrated_template(connection: asyncpg.Connection, server: str) -> str:
 
 async def execute(url: str, statement: str, *args: Any) -> str:
     """One statement on a connection of its own."""
-    connection = await asyncpg.connect(url)
+    connection = await connect(url)
     try:
-        status: str = await connection.execute(statement, *args)
-        return status
+        return await connection.execute(statement, *args)
     finally:
         await connection.close()
 
 
 async def fetch(url: str, statement: str, *args: Any) -> list[Any]:
     """One query on a connection of its own."""
-    connection = await asyncpg.connect(url)
+    connection = await connect(url)
     try:
-        rows: list[Any] = await connection.fetch(statement, *args)
-        return rows
+        return await connection.fetch(statement, *args)
     finally:
         await connection.close()
 

@@ -1,8 +1,8 @@
 """The one connection that batches are written on.
 
-A flush is one round trip and one transaction. When the connection is lost in the middle of one, nobody knows whether it
-landed: `landed` asks, on a new connection, and waits for the old transaction if it is still under way, because both lock
-the executor's row.
+A flush is one round trip and one transaction. When the connection is lost in the middle of one, nobody knows whether
+it landed: `landed` asks, on a new connection, and waits for the old transaction if it is still under way, because both
+lock the executor's row.
 """
 
 from __future__ import annotations

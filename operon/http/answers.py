@@ -8,6 +8,7 @@ plain handler may also answer as in Quart: with a response object, a stream, or 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, cast
@@ -47,11 +48,13 @@ def empty() -> Response:
 
 
 def json_of(value: Any, otherwise: Callable[[Any], bytes] | None) -> bytes:
-    if otherwise is None:
-        return to_json(value)
     try:
         return to_json(value)
-    except (TypeError, ValueError, OverflowError):
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can carry as an escape
+        return json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False).encode()
+    except TypeError:
+        if otherwise is None:
+            raise
         return otherwise(value)
 
 

@@ -38,6 +38,7 @@ from operon.operations import Described
 from operon.routes import Route
 
 QUERY_FIELDS_MAX = 1000
+ABSENT: Any = inspect.Parameter.empty  # not given, which is not None: `null` is a value
 VARIABLE = re.compile(r"<(?:[^<>]*:)?(?P<name>[^<>:]+)>")  # <show>, <uuid:order_id>, <string(length=2):code>
 
 read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -53,7 +54,7 @@ class Argument:
     reader: Reader
     whole: bool = False  # the body itself, not a key of it
     default: Any = inspect.Parameter.empty
-    positional_only: bool = False
+    keyword_only: bool = False
 
     @property
     def required(self) -> bool:
@@ -118,44 +119,39 @@ def take(arguments: Sequence[Argument], parts: Parts, complaints: list[Complaint
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for argument in arguments:
+        if fields is None and argument.location == "body":
+            continue  # the body as a whole was complained of
         try:
-            value = value_of(argument, parts, fields)
+            value = value_of(argument, parts, fields or {})
         except (ValueError, RecursionError) as error:
             complaints.append(misfit(argument.location, "" if argument.whole else argument.name, error))
             continue
-        except LookupError:
-            if fields is None and argument.location == "body":
-                continue  # the body as a whole was complained of
+        if value is ABSENT:
             if argument.required:
                 complaints.append(required(argument.location, "" if argument.whole else argument.name))
                 continue
             value = argument.default
-        if argument.positional_only:
-            positional.append(value)
-        elif value is not argument.default:
+        if argument.keyword_only:
             named[argument.parameter] = value
+        else:
+            positional.append(value)
     return positional, named
 
 
-def value_of(argument: Argument, parts: Parts, fields: Mapping[str, msgspec.Raw] | None) -> Any:
-    """One argument. LookupError: it was not given. ValueError, RecursionError: it does not fit."""
-    reader = argument.reader
+def value_of(argument: Argument, parts: Parts, fields: Mapping[str, msgspec.Raw]) -> Any:
+    """One argument, or ABSENT. ValueError, RecursionError: it does not fit."""
+    name, reader = argument.name, argument.reader
     match argument.location:
         case "path":
-            return reader.from_variable(parts.path[argument.name])
+            return reader.from_variable(parts.path[name])
         case "query":
-            return reader.from_texts(parts.query[argument.name])
+            return reader.from_texts(parts.query[name]) if name in parts.query else ABSENT
         case "header":
-            texts = parts.headers[argument.name]
-            if not texts:
-                raise LookupError(argument.name)
-            return reader.from_texts(texts)
+            return reader.from_texts(parts.headers[name]) if parts.headers[name] else ABSENT
         case "body" if argument.whole:
-            if parts.body is None:
-                raise LookupError(argument.name)
-            return reader.from_json(parts.body)
+            return ABSENT if parts.body is None else reader.from_json(parts.body)
         case "body":
-            return reader.from_json((fields or {})[argument.name])
+            return reader.from_json(fields[name]) if name in fields else ABSENT
 
 
 def body_fields(
@@ -203,7 +199,7 @@ def plan(route: Route, target: Described) -> list[Argument]:
                 name,
                 reader,
                 default=parameter.default,
-                positional_only=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
+                keyword_only=parameter.kind is inspect.Parameter.KEYWORD_ONLY,
             )
         )
     unused = variables - {argument.name for argument in arguments if argument.location == "path"}

@@ -32,7 +32,7 @@ from operon.http.refusals import BadInput, Complaint
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
 
-__all__ = ["build", "serve"]
+__all__ = ["Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
 

@@ -30,9 +30,7 @@ class TransactionClient:
         except Exception as error:
             raise self._noted(error)  # noqa: B904
 
-    async def executemany(
-        self, statement: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
-    ) -> None:
+    async def executemany(self, statement: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None) -> None:
         """Runs a statement once for each sequence of arguments."""
         try:
             await self._open().executemany(statement, args, timeout=timeout)

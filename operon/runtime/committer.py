@@ -1,8 +1,9 @@
 """The committer: group commit for every live workflow of an executor.
 
-Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip, one
-transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There is no
-timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records in order.
+Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip,
+one transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There
+is no timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records
+in order.
 
 What can go wrong with a flush, and what is done about it:
 
@@ -51,7 +52,6 @@ class Committer:
         self._idle: asyncio.Future[None] | None = None
         self._busy = False
         self._fenced: Fenced | None = None
-        self._drained: list[asyncio.Future[None]] = []
         self._number = 0
         self.flushes = 0
 
@@ -99,7 +99,12 @@ class Committer:
         return batch
 
     def finish(
-        self, workflow_uuid: UUID, status: int, output: bytes | None, error: bytes | None, begun: tuple[Batch, int] | None
+        self,
+        workflow_uuid: UUID,
+        status: int,
+        output: bytes | None,
+        error: bytes | None,
+        begun: tuple[Batch, int] | None,
     ) -> Batch:
         """Records the outcome; `begun` is the batch and row of the start, which takes it along if it is still here."""
         if begun is not None and begun[0] is self._current:
@@ -162,23 +167,16 @@ class Committer:
             batch = self._take()
             if batch is None:
                 self._busy = False
-                self._tell_drained()
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
             self._busy = True
             await self._commit(batch)
 
-    def _tell_drained(self) -> None:
-        for waiter in self._drained:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._drained.clear()
-
     def _take(self) -> Batch | None:
         if self._queue:
             return self._queue.popleft()
-        if self._current.records == 0 and not self._current.bells:
+        if not (self._current.records or self._current.bells or self._current.waiters):
             return None
         batch, self._current = self._current, Batch()
         return batch
@@ -188,6 +186,10 @@ class Committer:
             await self._flush(batch)
         except Fenced as fenced:
             self._fence(fenced, batch)
+        except Exception as error:
+            # A bug of ours. Nobody knows what stands, so this incarnation ends, and the next one reads what does.
+            logger.exception("the committer failed; its executor starts again")
+            self._fence(Fenced(f"the committer failed: {error}"), batch)
         except BaseException:
             batch.settle(Fenced("the committer was stopped"))
             raise
@@ -273,14 +275,13 @@ class Committer:
         for lost in (batch, *self._queue, self._current):
             lost.settle(fenced)
         self._queue.clear()
-        self._tell_drained()
         self._on_fenced()
 
     async def drained(self) -> None:
-        """Waits until everything that was appended so far is durable."""
-        while self._fenced is None and (self._busy or self._queue or self._current.records):
+        """Waits until everything that was appended so far is durable, or never will be."""
+        if self._fenced is None and (self._busy or self._queue or self._current.records):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._drained.append(waiter)
+            self._open(0).waiters.append(waiter)
             await waiter
 
     def __repr__(self) -> str:

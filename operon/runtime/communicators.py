@@ -1,7 +1,7 @@
 """Runs a communicator: attempts, pauses between them, a limit for each.
 
-Before every attempt the lease is looked at: a process that may have been declared dead starts no new effect. Between that
-look and the call it can still be paused, and nothing on this side can help it; the idempotency key is for that.
+Before every attempt the lease is looked at: a process that may have been declared dead starts no new effect. Between
+that look and the call it can still be paused, and nothing on this side can help it; the idempotency key is for that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Attempts:
                 errors.append(error)
                 if self.made >= retry.max_attempts:
                     raise MaxRetriesExceeded(
-                        f"{self._operation.name} failed {self.made} times, the last with {type(error).__name__}: {error}",
+                        f"{self._operation.name} failed {self.made} times, last with {type(error).__name__}: {error}",
                         errors=errors,
                     ) from error
             await asyncio.sleep(retry.delay(self.made, random.random()))  # noqa: S311
@@ -67,13 +67,12 @@ class Attempts:
         if not self._lease.trusted:
             await self._lease.wait_trusted()
         operation = self._operation
-        ctx = CommunicatorContext(
-            self._uuid, self._caller, self._application, self._key, self.made, max_attempts
-        )
+        ctx = CommunicatorContext(self._uuid, self._caller, self._application, self._key, self.made, max_attempts)
         if operation.timeout_seconds is None:
             return await self._call(ctx, args, kwargs)
+        limit = asyncio.timeout(operation.timeout_seconds)
         try:
-            async with asyncio.timeout(operation.timeout_seconds) as limit:
+            async with limit:
                 return await self._call(ctx, args, kwargs)
         except TimeoutError:
             if not limit.expired():

@@ -11,18 +11,19 @@ makes incarnations: one at start, another whenever the last one was declared dea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from actors import ChildSpec, ChildStartFailed, Intensity, Restart, Supervisor
+from actors import ChildSpec, ChildStartFailed, Crashed, Intensity, NoSuchChild, Restart, Supervisor
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.contexts import ApplicationContext, Caller, InitializerContext, StartOptions
 from operon.database import executors
 from operon.database.checkpoints import prepare_checkpoint
-from operon.database.connection import Connection, connect_at_start, is_weather
+from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped
@@ -45,7 +46,7 @@ class Executor:
         self.settings = settings
         self.catalog = catalog
         self.application = application
-        self.invoker = EntryInvoker(self._spawner)
+        self.invoker = EntryInvoker(self._spawner, self._replaced)
         self.new_uuid: Callable[[], UUID] | None = None  # for tests that want the same UUIDs again
         self._url = ""
         self._transactions: Pool | None = None
@@ -62,6 +63,14 @@ class Executor:
     async def start(self, url: str) -> None:
         """Migrates, runs the initializers, registers, and begins to look for work. Raises DatabaseUnusable."""
         self._url = url
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        url = self._url
         connection = await connect_at_start(url)
         try:
             await migrate(connection)
@@ -147,7 +156,8 @@ class Executor:
             incarnation.new_uuid = self.new_uuid
         self._incarnation = incarnation
         incarnation.lease.start()
-        await self.tree.start(ChildSpec(f"executor-{number}", incarnation.tree(), restart=Restart.PERMANENT))
+        ref = await self.tree.start(ChildSpec.nested(incarnation.tree(), restart=Restart.TEMPORARY))
+        ref.watch(lambda exit: incarnation.fence() if isinstance(exit, Crashed) else None)
         self._results.ring_all()
 
     def _fenced(self, incarnation: Incarnation) -> None:
@@ -156,15 +166,16 @@ class Executor:
 
     async def _replace(self, incarnation: Incarnation) -> None:
         """Drops a fenced incarnation, actors and all, and makes another."""
-        await self.tree.stop(f"executor-{incarnation.number}")
+        with contextlib.suppress(NoSuchChild):  # it may have given up by itself
+            await self.tree.stop(f"executor-{incarnation.number}")
         await incarnation.close()
+        if self._look_ups is not None:  # also when nobody else said so: what it left is ready for anybody
+            await self._look_ups.ask(lambda connection: executors.leave(connection, incarnation.number))
         failures = 0
         while True:
             try:
                 return await self._incarnate()
             except Exception as error:
-                if not is_weather(error):
-                    raise
                 logger.warning("no new incarnation yet: %s", error)
                 await asyncio.sleep(REGISTER_SECONDS[min(failures, len(REGISTER_SECONDS) - 1)])
                 failures += 1
@@ -184,7 +195,7 @@ class Executor:
             over.set_result(None)
 
         try:
-            await self.tree.start(ChildSpec("http", run, restart=Restart.TRANSIENT))
+            await self.tree.start(ChildSpec.task("http", run, restart=Restart.TRANSIENT, stop_timeout=None))
         except ChildStartFailed as error:
             raise error.__cause__ or error from None
         await over
@@ -227,6 +238,11 @@ class Executor:
 
     def _spawner(self) -> Spawner:
         return self.incarnation.spawner
+
+    async def _replaced(self) -> None:
+        """Waits for the incarnation that follows a fenced one."""
+        if self._replacing is not None:
+            await asyncio.shield(self._replacing)
 
     def _actor(self, workflow_uuid: UUID) -> WorkflowActor | None:
         return self.incarnation.live.get(workflow_uuid)

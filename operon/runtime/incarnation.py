@@ -4,11 +4,11 @@ Declared dead is final. Then the whole of this is dropped, actors and appended r
 another with a number of its own. What outlives an incarnation (connection pools, waiting clients, HTTP) is the
 executor's.
 
-    incarnation       one_for_all: none of these can go on with another's state
-    |- committer      the only code that writes outside user transactions
+    executor-N        one_for_one; when it gives up, the incarnation ends as if it had been declared dead
+    |- committer      the only code that writes outside user transactions; never restarted: its failure is the end
+    |- workflows      the live actors, each restarted alone
     |- notifier       the listening connection
-    |- recovery       claims what nobody runs
-    `- workflows      the live actors, each restarted alone
+    `- recovery       claims what nobody runs
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from uuid import UUID
 
 import anyio
 
-from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Strategy, Supervisor
+from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor
 from operon.catalog import Catalog
-from operon.failures import encode_error
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
 from operon.database.checkpoints import Checkpoint
-from operon.database.connection import is_weather
 from operon.database.lease import Lease
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
 from operon.database.uuid7 import uuid7
 from operon.database.writer import Writer
 from operon.errors import ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.failures import encode_error
 from operon.runtime.committer import Committer
 from operon.runtime.outcome import Ended
 from operon.runtime.recovery import Recovery
@@ -87,7 +86,7 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
-        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live, settings.lease_seconds)
+        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live)
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TRANSIENT,
@@ -102,20 +101,21 @@ class Incarnation:
         """The supervisor of the parts, not yet started."""
         return Supervisor(
             f"executor-{self.number}",
-            [
-                ChildSpec("committer", self.committer.run),
-                ChildSpec("notifier", self.notifier.run),
-                ChildSpec("recovery", self.recovery.run),
-                ChildSpec("workflows", self.workflows),
+            children=[
+                ChildSpec.task("committer", self.committer.run),
+                ChildSpec.nested(self.workflows),
+                ChildSpec.task("notifier", self.notifier.run, start_timeout=None),
+                ChildSpec.task("recovery", self.recovery.run),
             ],
-            strategy=Strategy.ONE_FOR_ALL,
         )
 
     # ------------------------------------------------------------------ actors
 
     def admit(self) -> None:
-        """Refuses a start while this incarnation ends."""
-        if self.draining or self._fenced:
+        """Refuses a start while this incarnation ends: Fenced if another follows, ExecutorStopped if none does."""
+        if self._fenced and not self.draining:
+            raise Fenced(f"executor {self.number} was declared dead")
+        if self.draining:
             raise ExecutorStopped(
                 "this executor is shutting down", hint="try again: another executor, or this one in a moment, takes it"
             )
@@ -142,29 +142,20 @@ class Incarnation:
             f"{type(error).__name__}: {error}",
             hint="fix the cause, then resume it",
         )
-        while not self._fenced:
-            try:
-                return await self.die(actor, dead)
-            except Exception as failure:
-                if not is_weather(failure):
-                    raise
-                await asyncio.sleep(0.5)
-        return None
+        await self.die(actor, dead)
 
     async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], int]:
         """The history and epoch of a workflow whose actor starts again here; Fenced if it is not ours any more."""
-        async with self.look_ups.connection() as connection:
-            claimed = await workflows.reload(connection, self.number, workflow_uuid)
-            if claimed is None:
-                raise Fenced(f"workflow {workflow_uuid} is not ours any more")
-            history = await checkpoints.history(connection, [workflow_uuid])
+        claimed = await self.look_ups.ask(lambda c: workflows.reload(c, self.number, workflow_uuid))
+        if claimed is None:
+            raise Fenced(f"workflow {workflow_uuid} is not ours any more")
+        history = await self.look_ups.ask(lambda c: checkpoints.history(c, [workflow_uuid]))
         return history.get(workflow_uuid, []), claimed.epoch
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
         stored = encode_error(error)
-        async with self.look_ups.connection() as connection:
-            await workflows.die(connection, self.number, actor.workflow_uuid, stored)
+        await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored))
         logger.error("%s", error)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 
@@ -175,7 +166,7 @@ class Incarnation:
         return f"{channel(listener)} done:{workflow_uuid}"
 
     def _heard(self, bell: str) -> None:
-        """`work`: there may be something to claim. `done:UUID`: look at it. `tell:UUID:N`: tell executor N when it is."""
+        """`work`: there may be some to claim; `done:UUID`: look at it; `tell:UUID:N`: tell executor N when it is."""
         word, _, rest = bell.partition(":")
         if word == "work":
             self.recovery.ring()

@@ -4,23 +4,23 @@
 recorded, and is recorded if it is not. `EntryInvoker` is the door from outside (handlers, scripts, tests): each call
 starts a workflow.
 
-Checklist: a new kind of step needs a name in `StepKind`, a method here, and its name in the view `readable_checkpoints`.
+Checklist: a new kind of step needs a name in `StepKind`, a method here, and a name in the view `readable_checkpoints`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from operon.codec import Codec
-from operon.failures import decode_error, encode_error
 from operon.contexts import InvokingContext, TransactionContext
 from operon.database.checkpoints import Checkpoint
 from operon.database.uuid7 import child_uuid
-from operon.errors import Evicted
+from operon.errors import DatabaseUnavailable, Evicted, Fenced
+from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import statements
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from operon.runtime.spawn import Spawner
     from operon.runtime.workflow_actor import WorkflowActor
 
-NOW = Codec(datetime, "now()")
-UUID4 = Codec(UUID, "uuid4()")
-RANDOM = Codec(float, "random()")
-STATUS = Codec(WorkflowStatus | None, "get_status()")
-CHILD = Codec(UUID, "the UUID of a child")
+T = TypeVar("T")
+
+NOW: Codec[datetime] = Codec(datetime, "now()")
+UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
+RANDOM: Codec[float] = Codec(float, "random()")
+STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
+CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 
 
 class StepInvoker:
@@ -61,16 +63,17 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise Evicted
-        match operation:
-            case Communicator():
+        called: Any = operation
+        match operation.kind:
+            case "communicator":
                 step = self._journal.call(StepKind.COMMUNICATOR, operation.name)
-                return self._communicator(step, operation, args, kwargs)
-            case Transaction():
+                return self._communicator(step, called, args, kwargs)
+            case "transaction":
                 step = self._journal.call(StepKind.TRANSACTION, operation.name)
-                return self._transaction(step, operation, args, kwargs)
-            case Workflow():
+                return self._transaction(step, called, args, kwargs)
+            case "workflow":
                 step = self._journal.call(StepKind.CHILD, operation.name)
-                return self._child(step, operation, ctx, args, kwargs)
+                return self._child(step, called, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -101,7 +104,12 @@ class StepInvoker:
                 await journal.durable()
             actor, incarnation = self._actor, self._incarnation
             attempts = Attempts(
-                operation, incarnation.lease, incarnation.threads, actor.workflow_uuid, step.number, actor.caller,
+                operation,
+                incarnation.lease,
+                incarnation.threads,
+                actor.workflow_uuid,
+                step.number,
+                actor.caller,
                 incarnation.application,
             )
             started = clock()
@@ -265,11 +273,12 @@ class StepInvoker:
         """A random number, recorded."""
         return self._recorded_value(StepKind.RANDOM, RANDOM, random.random)
 
-    def _recorded_value(self, kind: StepKind, codec: Codec, make: Callable[[], Any]) -> Any:
+    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T]) -> T:
         step = self._journal.call(kind, kind.name.lower())
         try:
             if step.recorded is not None:
-                return answer(step.recorded.output, step.recorded.error, codec.decode)
+                replayed: T = answer(step.recorded.output, step.recorded.error, codec.decode)
+                return replayed
             value = make()
             self._journal.record(step, kind, kind.name.lower(), codec.encode(value), clock())
             return value
@@ -288,9 +297,7 @@ class StepInvoker:
         """The result of another workflow, as a step."""
         return self._result(self._journal.call(StepKind.RESULT, "get_result"), workflow_uuid, timeout, child)
 
-    async def _result(
-        self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
-    ) -> Any:
+    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None) -> Any:
         journal, results = self._journal, self._incarnation.results
         try:
             if step.recorded is not None:
@@ -301,7 +308,7 @@ class StepInvoker:
             try:
                 ended = await child.wait() if child is not None and timeout is None else None
                 if ended is None:
-                    ended = await results.ended(workflow_uuid, timeout)
+                    ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
                 value = ended.value(workflow_uuid, self._incarnation.catalog)
             except Exception as error:
                 journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
@@ -334,7 +341,7 @@ class StepInvoker:
             if journal.pending:
                 await journal.durable()
             started = clock()
-            status = await self._incarnation.results.status(workflow_uuid)
+            status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
             journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
             if journal.interleaved:
                 await journal.turn(step)
@@ -343,7 +350,7 @@ class StepInvoker:
             self._delivered(step)
 
 
-RESULT = Codec(tuple[str, str], "the result of another workflow")
+RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 
 
 class RecordedResults:
@@ -365,19 +372,29 @@ class RecordedResults:
 class EntryInvoker:
     """The door from outside: what is called here is a workflow of its own, also a single step."""
 
-    __slots__ = ("_spawner",)
+    __slots__ = ("_replaced", "_spawner")
 
-    def __init__(self, spawner: Callable[[], Spawner]) -> None:
+    def __init__(self, spawner: Callable[[], Spawner], replaced: Callable[[], Awaitable[None]]) -> None:
         self._spawner = spawner
+        self._replaced = replaced
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]:
         """Starts a workflow and gives its handle; a single step, and gives its value."""
-        spawner = self._spawner()
-        spawner.catalog.require(operation)
-        start = spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
-        return start if isinstance(operation, Workflow) else self._value(start)
+        self._spawner().catalog.require(operation)
+        start = self._start(operation, ctx, args, kwargs)
+        return start if operation.kind == "workflow" else self._value(start)
+
+    async def _start(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> WorkflowHandle[Any]:
+        while True:
+            spawner = self._spawner()
+            try:
+                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
+            except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
+                await self._replaced()
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
         handle = await start
@@ -388,10 +405,17 @@ class EntryInvoker:
         return WorkflowHandle(self._spawner().results, workflow_uuid)
 
 
+async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """In a workflow a lost database is weather: it waits."""
+    while True:
+        try:
+            return await ask()
+        except DatabaseUnavailable:
+            continue
+
+
 def answer(output: bytes | None, error: bytes | None, decode: Callable[[bytes], Any]) -> Any:
     """What a checkpoint says: its value, or its error raised."""
     if error is not None:
         raise decode_error(error)
     return decode(output if output is not None else b"null")
-
-

@@ -67,7 +67,12 @@ class Journal:
     )
 
     def __init__(
-        self, committer: Committer, workflow_uuid: UUID, workflow_name: str, recorded: list[Checkpoint], ticket: Batch | None
+        self,
+        committer: Committer,
+        workflow_uuid: UUID,
+        workflow_name: str,
+        recorded: list[Checkpoint],
+        ticket: Batch | None,
     ) -> None:
         self.workflow_uuid = workflow_uuid
         self.workflow_name = workflow_name

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from operon.catalog import Catalog
-from operon.failures import decode_error
 from operon.errors import OperonInternalError, WorkflowCancelledError, WorkflowDeadError
+from operon.failures import decode_error
 from operon.status import Status
+
 
 class Ended(NamedTuple):
     """A finished workflow. Nobody changes it any more."""

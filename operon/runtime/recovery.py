@@ -5,8 +5,9 @@ there is room for. Nothing is ever taken from a living executor, however many pr
 
     expired    its lease ran out, and this executor's own renewals have gone through for a whole lease; after an outage
                of the database everybody's lease has run out, and nobody may conclude anything
-    gone       its session lock was free at two looks, and its lease was not renewed between them; this is what `kill -9`
-               looks like, within a second or two. A server that has just restarted has freed every lock, so not then.
+    gone       its session lock was free at two looks, and its lease was not renewed between them; this is what
+               `kill -9` looks like, within a second or two. A restart of the server frees every lock: locks from
+               before it say nothing, and neither does an executor that itself has lost the database of late
 
 Workflows whose name this application does not know are not even candidates: they stay until an executor with the code
 comes, and cost no budget.
@@ -71,11 +72,10 @@ def verdicts(
 class Recovery:
     """Looks for work without an owner, and activates it here."""
 
-    def __init__(self, incarnation: Incarnation, poll_seconds: float, max_live: int, lease_seconds: float) -> None:
+    def __init__(self, incarnation: Incarnation, poll_seconds: float, max_live: int) -> None:
         self._incarnation = incarnation
         self._poll_seconds = poll_seconds
         self._max_live = max_live
-        self._lease_seconds = lease_seconds
         self._rung = asyncio.Event()
         self._suspects: dict[int, Suspect] = {}
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
@@ -95,6 +95,7 @@ class Recovery:
             except Exception as error:
                 if not is_weather(error):
                     raise
+                self._incarnation.lease.shaken()
                 logger.warning("no look for work: %s", error)
             pause = self._poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
             if self._suspects:
@@ -121,16 +122,13 @@ class Recovery:
         """Declares dead whoever is."""
         lease = self._incarnation.lease
         others = await executors.others(connection, self._incarnation.number)
-        steady = lease.steady
-        if steady and any(other.gone for other in others):
-            steady = await executors.server_uptime_seconds(connection) > self._lease_seconds
         dead, self._suspects = verdicts(
             others,
             self._suspects,
             time.monotonic(),
             self._poll_seconds * GONE_LOOKS_APART,
             seasoned=lease.seasoned,
-            steady=steady,
+            steady=lease.steady,
         )
         for other in dead:
             if await executors.declare_dead(connection, other.incarnation, other.lease_until):
@@ -163,4 +161,3 @@ class Recovery:
         incarnation.recovered += len(claimed)
         await asyncio.sleep(0)
         return len(candidates) == room
-

@@ -1,7 +1,7 @@
 """Waiting for results, whoever runs the workflow: in this process by a future, elsewhere by a notification.
 
-Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell says
-only "look again", so a lost one costs a tick of the safety poll, which asks for all awaited workflows in one query.
+Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell
+says only "look again", so a lost one costs a tick of the safety poll, which asks for all that is awaited in one query.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
-from operon.failures import decode_error
-
 from operon.database import workflows
 from operon.database.notifier import channel
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
+from operon.failures import decode_error
 from operon.runtime.outcome import Ended
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
 
+PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
 
 
 class Results:
@@ -84,8 +84,7 @@ class Results:
                 self._awaited.pop(workflow_uuid, None)
 
     async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
-        async with self._look_ups.connection() as connection:
-            row = await workflows.attach(connection, workflow_uuid)
+        row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             raise NonExistentWorkflowError(
                 f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
@@ -93,8 +92,8 @@ class Results:
         return row
 
     async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
-        async with self._look_ups.connection() as connection:
-            await workflows.ring(connection, channel(owner), f"tell:{workflow_uuid}:{self._incarnation()}")
+        bell = f"tell:{workflow_uuid}:{self._incarnation()}"
+        await self._look_ups.ask(lambda connection: workflows.ring(connection, channel(owner), bell), PATIENCE_SECONDS)
 
     def ring(self, workflow_uuid: UUID) -> None:
         """Something may have become of a workflow: its waiters look again."""
@@ -124,8 +123,10 @@ class Results:
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         """What the database knows of a workflow now; None for an unknown UUID."""
-        async with self._look_ups.connection() as connection:
-            row = await workflows.status(connection, workflow_uuid)
+        actor = self._live(workflow_uuid)
+        if actor is not None and actor.ended is not None:
+            await actor.settled()  # its end was told already; the status must not say otherwise
+        row = await self._look_ups.ask(lambda connection: workflows.status(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             return None
         return WorkflowStatus(
@@ -143,6 +144,3 @@ class Results:
             waiting_for=row.wait_what,
             error=None if row.error is None else str(decode_error(row.error)),
         )
-
-
-

@@ -94,8 +94,7 @@ class Spawner:
         if actor is not None:
             self._check(uuid, operation, caller, inputs, actor.operation.name, actor.caller.user, actor.inputs)
             return WorkflowHandle(StartedHere(actor, self.results), uuid)
-        async with self._incarnation.look_ups.connection() as connection:
-            row = await workflows.attach(connection, uuid)
+        row = await self._incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
         if row is None:
             raise NonExistentWorkflowError(f"workflow {uuid} was removed while it was being started")
         self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)
@@ -107,8 +106,7 @@ class Spawner:
         batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True)
         await batch.durable(uuid)
         if uuid in batch.taken:
-            async with incarnation.look_ups.connection() as connection:
-                row = await workflows.attach(connection, uuid)
+            row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
             # Ours after all: the acknowledgement of the start was lost, not the start.
             if row is None or row.owner != incarnation.number or row.status != 0 or uuid in incarnation.live:
                 return False
@@ -153,5 +151,3 @@ class StartedHere:
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
         return self._results.status(workflow_uuid)
-
-

@@ -1,9 +1,9 @@
 """One-statement transactions: `ctx.execute(...)` and its siblings, run inside the committer's batch.
 
-The statement and its checkpoint commit together with everybody else's, so that thousands of them share one fsync. Equal
-statements of one batch travel together, each wrapped so that its rows carry their number. Whatever goes wrong, the batch
-is rolled back and its statements leave it: each then runs as an ordinary transaction, where errors, conflicts and waits
-for locks are its own.
+The statement and its checkpoint commit together with everybody else's, so that thousands of them share one fsync.
+Equal statements of one batch travel together, each wrapped so that its rows carry their number. Whatever goes wrong,
+the batch is rolled back and its statements leave it: each then runs as an ordinary transaction, where errors, conflicts
+and waits for locks are its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from operon.rows import Row
 
 SQL_STEP = 8  # the kind of its checkpoints
 
-OUTPUT = Codec(Any, "the result of a statement")
+OUTPUT: Codec[Any] = Codec(Any, "the result of a statement")
 
 
 class Statement:
@@ -28,7 +28,14 @@ class Statement:
     __slots__ = ("args", "mode", "moved", "output", "seen", "sql", "started", "step", "value", "workflow_uuid")
 
     def __init__(
-        self, workflow_uuid: UUID, step: int, seen: str | None, mode: str, sql: str, args: tuple[Any, ...], started: float
+        self,
+        workflow_uuid: UUID,
+        step: int,
+        seen: str | None,
+        mode: str,
+        sql: str,
+        args: tuple[Any, ...],
+        started: float,
     ) -> None:
         self.workflow_uuid = workflow_uuid
         self.step = step
@@ -124,7 +131,7 @@ async def run_group(
     shapes: dict[tuple[str, bool], Any], connection: Connection, sql: str, counted: bool, members: list[Statement]
 ) -> None:
     """Runs one statement with many arguments in one round trip."""
-    known = shapes.get((sql, counted))
+    known: Shape | None = shapes.get((sql, counted))
     if known is None:
         prepared = await connection.prepare(sql)
         columns = tuple(attribute.name for attribute in prepared.get_attributes())

@@ -21,11 +21,11 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from operon.failures import encode_error
 from operon.database import checkpoints
 from operon.database.connection import Connection, is_conflict, is_weather, sqlstate
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
+from operon.failures import encode_error
 from operon.runtime.client import TransactionClient
 
 logger = logging.getLogger("operon.transactions")
@@ -92,11 +92,21 @@ class Work:
         uuid, owner, epoch = self.workflow
         attempts = attempt if attempt > 1 else None
         return checkpoints.commit_with_checkpoint(
-            uuid, self.step, owner, epoch, self.name, self.token, self.output, self.started, self.seen, attempts, self.kind
+            uuid,
+            self.step,
+            owner,
+            epoch,
+            self.name,
+            self.token,
+            self.output,
+            self.started,
+            self.seen,
+            attempts,
+            self.kind,
         )
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """The transaction itself failed and was rolled back; its error is to be recorded."""
 
     def __init__(self, error: Exception) -> None:
@@ -119,7 +129,7 @@ class TransactionRunner:
         return bool(self._tasks)
 
     async def run(self, work: Work) -> Any:
-        """The value of a transaction. Raises Failed when it was rolled back for good, Fenced when we are not the owner."""
+        """The value of a transaction. Raises Failed when it was rolled back for good, Fenced when another owns it."""
         return await asyncio.shield(self.launch(work))
 
     def launch(self, work: Work) -> asyncio.Task[Any]:
@@ -245,7 +255,7 @@ class TransactionRunner:
         return work.replayed(recorded.output, recorded.error)
 
 
-class Again(Exception):  # noqa: N818
+class Again(Exception):
     """Nothing has happened: run the transaction again."""
 
     def __init__(self, error: Exception, timed_out: bool = False) -> None:

@@ -8,15 +8,15 @@ exception is a result like any other: it is recorded and given to whoever asks.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from actors import ChildState, DynamicChild, Exit
-from operon.failures import encode_error
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Evicted, OperonInternalError
+from operon.errors import Evicted, OperonInternalError, StopActor
+from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
@@ -34,7 +34,7 @@ class WorkflowActor:
     """One live workflow, and everyone in this process who waits for it."""
 
     __slots__ = (
-        "_arguments",
+        "_finished_in",
         "_history",
         "_incarnation",
         "_waiters",
@@ -69,6 +69,7 @@ class WorkflowActor:
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
         self.ended: Ended | None = None
+        self._finished_in: Batch | None = None
         self.listeners: set[int] | None = None  # executors that asked to be told
         self._waiters: list[asyncio.Future[None]] | None = None
 
@@ -90,9 +91,11 @@ class WorkflowActor:
             journal.closed = True
             await self._finish(journal, status, output, error)
         except Evicted as evicted:
-            if evicted.__cause__ is None:
+            raise_crash(self, evicted)
+        except BaseExceptionGroup as group:  # out of a task group of the workflow's
+            if (stopped := group.subgroup(StopActor)) is None:
                 raise
-            raise OperonInternalError(f"{self!r} is replayed: {evicted}") from evicted.__cause__
+            raise_crash(self, first_of(stopped))
         finally:
             journal.closed = True
 
@@ -100,6 +103,7 @@ class WorkflowActor:
         """The history that came with the claim; after a crash, what the database has now."""
         if self._history is None:
             self._incarnation.committer.drop(self.workflow_uuid)
+            await self._incarnation.committer.drained()  # what is in flight of the last life may still land
             self._history, self.epoch = await self._incarnation.reload(self.workflow_uuid)
             self.begun = self.gate = None
         history, self._history = self._history, None
@@ -130,7 +134,16 @@ class WorkflowActor:
             # The outcome follows from what is recorded, so only that has to be durable before anybody hears of it.
             journal.wait_for(batch)
             await journal.durable()
+        self._finished_in = batch
         self.end(Ended(self.operation.name, Status.from_code(status), output, error))
+        if not pending:
+            journal.wait_for(batch)
+            await journal.durable()
+
+    async def settled(self) -> None:
+        """Waits until the end is in the database, after it was told."""
+        if self._finished_in is not None:
+            await self._finished_in.durable(self.workflow_uuid)
 
     def exited(self, child: DynamicChild, exit: Exit) -> None:
         """A life is over; if it was the last one, so is this actor."""
@@ -152,10 +165,25 @@ class WorkflowActor:
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if self._waiters is not None:
+                    self._waiters.remove(waiter)
+                raise
         return self.ended
 
     def __repr__(self) -> str:
         return f"<WorkflowActor {self.operation.name} {self.workflow_uuid} epoch {self.epoch}>"
 
 
+def raise_crash(actor: WorkflowActor, stopped: BaseException) -> NoReturn:
+    """A coroutine that was stopped because a record of it was refused has crashed; one that was told to go has not."""
+    if isinstance(stopped, Evicted) and stopped.__cause__ is not None:
+        raise OperonInternalError(f"{actor!r} is replayed: {stopped}") from stopped.__cause__
+    raise stopped
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

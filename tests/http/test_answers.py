@@ -139,6 +139,26 @@ async def test_a_lone_surrogate_in_a_text_is_sent_as_an_escape() -> None:
     assert await response.get_data() == b"a\\ud800"
 
 
+async def test_a_lone_surrogate_in_json_is_sent_as_an_escape() -> None:
+    for client in (client_returning({"a": "\ud800"}), client_of_operation({"a": "\ud800"}, dict[str, str])):
+        response = await client.get("/")
+
+        assert await response.get_data() == b'{"a": "\\ud800"}'
+
+
+async def test_a_value_that_json_cannot_carry_is_500_from_a_handler() -> None:
+    response = await client_returning({(1, 2): 3}).get("/")
+
+    assert (response.status_code, (await response.get_json())["code"]) == (500, "internal_error")
+
+
+async def test_an_operation_s_result_codec_writes_what_plain_json_cannot() -> None:
+    response = await client_of_operation({(1, 2): 3}, dict[tuple[int, int], int]).get("/")
+
+    assert response.status_code == 200
+    assert response.content_type == "application/json"
+
+
 async def test_a_handler_may_abort() -> None:
     @get("/")
     async def handler(ctx: HandlerContext) -> None:

@@ -373,6 +373,12 @@ async def test_a_body_that_is_no_json_object_is_400(body: bytes) -> None:
     assert [(location, name) for location, name, _ in errors] == [("body", "")]
 
 
+async def test_a_whole_body_that_is_not_json_is_complained_of_once() -> None:
+    assert await send(Payment, b'{"card": "\xff"}') == (400, [("body", "", "not UTF-8")])
+    assert (await send(Payment, b"["))[0] == 400
+    assert await send(Payment, b"5") == (400, [("body", "", "Expected object, got int")])
+
+
 async def test_json_nested_too_deeply_in_a_field_is_400() -> None:
     status, _ = await send(Any, b'{"value": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}")
 

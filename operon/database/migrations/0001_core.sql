@@ -9,12 +9,12 @@ create table operon.executors (
     started_at timestamptz not null default clock_timestamp(),
     lease_until timestamptz not null,
     died_at timestamptz,
+    session_locked_at timestamptz, -- since when its session lock is held; null while it is not
     -- The number of the last batch that the committer of this executor has made durable. The flush writes it, which
     -- locks the row: that is the fence of the batch, and the answer when an acknowledgement was lost.
     batch bigint not null default 0,
     pid integer not null,
     state smallint not null default 0, -- 0 alive, 1 draining, 2 dead; dead is final
-    session_lock boolean not null default false, -- whether a free session lock means that the process is gone
     host text not null,
     version text not null,
     load bytea,
