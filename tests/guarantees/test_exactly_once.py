@@ -126,8 +126,6 @@ BESIDE = {
 
 # What a process says more than that when it takes over the workflow of a dead one that somebody waits for.
 TAKEOVER = {
-    "prepare executors.uptime",
-    "executors.uptime",
     "prepare executors.declare_dead",
     "executors.declare_dead",
     "prepare workflows.claim",
