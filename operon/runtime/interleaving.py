@@ -5,6 +5,9 @@ none under way (`seen`). Before that step is called again, exactly those answers
 seen before any recorded call is given after the last of them. Answers of steps that were in flight at the crash come
 after all that. So each later step gets the number that it had, although nobody waits for the same things as long.
 
+It also recorded which call was the first after none was under way. That one may itself be in flight at the crash and so
+not be recorded; what was answered before it has to be given all the same before it is called again.
+
 If the code is not the one that was recorded, the next answer may wait for a call that never comes. Nothing else can
 move then, so after `STALLED_SECONDS` without one the waiting answers are told.
 """
@@ -37,7 +40,16 @@ class Interleaving:
         """None for a history in which one thing happened at a time."""
         if all(checkpoint.seen is None for checkpoint in recorded):
             return None
-        return Interleaving(deque((checkpoint.step, parse(checkpoint.seen)) for checkpoint in recorded))
+        plan: deque[tuple[int, list[int] | None]] = deque()
+        planned: set[int] = set()
+        for checkpoint in recorded:
+            opener, before, since = parts(checkpoint)
+            if opener not in planned:
+                plan.append((opener, before))
+                planned.add(opener)
+            if checkpoint.step != opener:
+                plan.append((checkpoint.step, since))
+        return Interleaving(plan)
 
     def called(self, number: int) -> None:
         """A step was called."""
@@ -89,7 +101,14 @@ class Interleaving:
         self._waiting.clear()
 
 
-def parse(seen: str | None) -> list[int] | None:
-    if seen is None:
-        return None
-    return [int(number) for number in seen.split(",")] if seen else []
+def parts(checkpoint: Checkpoint) -> tuple[int, list[int] | None, list[int]]:
+    """`opener;before;since` of a call while others were under way, `before` of an opener, as the journal wrote them."""
+    match (checkpoint.seen or "").split(";"):
+        case [opener, before, since]:
+            return int(opener), numbers(before) or None, numbers(since)
+        case _:
+            return checkpoint.step, numbers(checkpoint.seen) or None, []
+
+
+def numbers(text: str | None) -> list[int]:
+    return [int(number) for number in text.split(",")] if text else []

@@ -56,6 +56,7 @@ class Journal:
         "_committer",
         "_interleaving",
         "_next",
+        "_opener",
         "_outstanding",
         "_recorded",
         "_seen",
@@ -83,6 +84,7 @@ class Journal:
         self._interleaving = Interleaving.of(recorded)
         self._next = 0
         self._outstanding = 0
+        self._opener = ""  # the last step that was called while no other was under way, and what it recorded as seen
         self._seen: list[int] = []
         self._ticket = ticket
 
@@ -100,9 +102,10 @@ class Journal:
         if self._outstanding == 0:
             if len(self._seen) > 1:
                 seen = ",".join(map(str, self._seen))
+            self._opener = f"{number};{seen or ''}"
             self._seen.clear()
         else:
-            seen = ",".join(map(str, self._seen))
+            seen = f"{self._opener};{','.join(map(str, self._seen))}"
         recorded = self._recorded.get(number) if self._recorded else None
         if recorded is not None and (recorded.kind != kind or recorded.name != name):
             raise self._diverged(number, recorded, f"{StepKind(kind).name.lower()} {name!r}")
