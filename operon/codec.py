@@ -109,16 +109,19 @@ class Codec(Generic[T]):
         return cast("T", value)
 
     def _settle_plain(self, value: T) -> tuple[bytes, T] | None:
-        """The plain way, or None where it would bend the value or cannot hold it."""
+        """The plain way, or None where it would bend the value or cannot hold it. Raises `error` for the size."""
         try:
             data = _write(value)
-            if len(data) > self.bytes_max or data.startswith(ENVELOPE):
+            self._check_size(data)
+            if data.startswith(ENVELOPE):
                 return None
             back = self._decode_plain(data)
             if difference(value, back) is not None:
                 return None
             if not self._msgspec_checks and self._shape.misfit(value) is not None:
                 return None
+        except EncodingError:
+            raise
         except Exception:
             # Anything at all: a constructor of the user's, a depth, a type. The tagged form finds the words for it.
             return None
@@ -130,8 +133,7 @@ class Codec(Generic[T]):
             if misfit is not None:
                 raise self._refused(misfit)
             data = _write({"$operon": 1, "value": lower(value, self._shape)})
-            if len(data) > self.bytes_max:
-                raise self._refused(Misfit("", f"is {len(data):,} bytes as JSON, and {self.bytes_max:,} are allowed"))
+            self._check_size(data)
             back = lift(_read(data)["value"], self._shape)
             path = difference(value, back)
         except EncodingError:
@@ -145,6 +147,10 @@ class Codec(Generic[T]):
         if path is not None:
             raise self._refused(Misfit(path, "does not come back equal"))
         return data, cast("T", back)
+
+    def _check_size(self, data: bytes) -> None:
+        if len(data) > self.bytes_max:
+            raise self._refused(Misfit("", f"is {len(data):,} bytes as JSON, and {self.bytes_max:,} are allowed"))
 
     def _refused(self, misfit: Misfit) -> EncodingError:
         return self.error(

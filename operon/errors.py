@@ -24,6 +24,7 @@
     |- RequestError                  a request that is not what the handler's annotations ask for
     |- DatabaseUnavailable           weather: the runtime waits in place; a caller may try again
     |- ExecutorStopped               this process is shutting down; the workflow continues elsewhere
+    |- ExecutorFull                  this process runs as many workflows as it may
     |- RemoteError                   an error recorded by code whose class is not in this application
     `- OperonInternalError           a bug of ours: please report it
 
@@ -213,6 +214,13 @@ class ExecutorStopped(OperonError):
 
     status = 503
     code = "executor_stopped"
+
+
+class ExecutorFull(OperonError):
+    """This process runs as many workflows as it may. Nothing was started."""
+
+    status = 503
+    code = "executor_full"
 
 
 class RemoteError(OperonError):

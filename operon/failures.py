@@ -225,16 +225,14 @@ def _rebuild(kind: Any, record: ErrorRecord) -> Exception:
 
 
 def _make(kind: Any, args: tuple[Any, ...]) -> Exception:
-    """The object with its arguments: Python's own part of it initialised, and nobody else's."""
+    """The object with its arguments, made by Python's own class below it: no `__new__` of the application's runs."""
     base: Any = kind
     while (
         base.__flags__ & _HEAP_TYPE
     ):  # `__base__` leads along the memory layout: OSError for Both(ValueError, OSError)
         base = base.__base__
     error: Exception = base.__new__(kind, *args)
-    with contextlib.suppress(TypeError):
-        base.__init__(error, *args)
-    error.args = args
+    object.__setattr__(error, "args", args)
     return error
 
 

@@ -335,7 +335,9 @@ def _first(found: Iterable[tuple[str, Misfit | None]]) -> Misfit | None:
 
 def key_path(key: object) -> str:
     """How a path names one key of a dict: readable, short, and printable whatever the key is."""
-    return f"[{ascii(key)[:60]}]" if type(key) in (str, int, bool, NoneType) else f"[a {type(key).__name__}]"
+    if isinstance(key, str) or (isinstance(key, int) and key.bit_length() <= 64):
+        return f"[{ascii(key)[:60]}]"
+    return f"[{type(key).__qualname__}]"
 
 
 def _expected(expected: str, value: object) -> Misfit:

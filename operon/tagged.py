@@ -142,8 +142,7 @@ def lower(value: Any, classes: Classes, depth: int = DEPTH_MAX) -> Any:
     if (names := field_names(kind)) is not None:
         if not classes.allows(kind):
             raise Refusal(f"is {kind.__qualname__}, a class that the annotation does not name")
-        fields = {name: _within(f".{name}", getattr(value, name), classes, depth) for name in names}
-        return {"$record": [kind.__qualname__, fields]}
+        return {"$record": [kind.__qualname__, _lower_fields(value, names, classes, depth)]}
     if _is(value, dict):
         return _lower_dict(value, classes, depth)
     if _is(value, list):
@@ -154,23 +153,36 @@ def lower(value: Any, classes: Classes, depth: int = DEPTH_MAX) -> Any:
     raise Refusal(f"is {kind.__qualname__}, which is not data")
 
 
-def _within(path: str, value: Any, classes: Classes, depth: int) -> Any:
-    try:
-        return lower(value, classes, depth - 1)
-    except Refusal as refusal:
-        refusal.path = path + refusal.path
-        raise
+def _lower_fields(value: Any, names: tuple[str, ...], classes: Classes, depth: int) -> dict[str, Any]:
+    lowered: dict[str, Any] = {}
+    for name in names:
+        try:
+            lowered[name] = lower(getattr(value, name), classes, depth - 1)
+        except Refusal as refusal:
+            refusal.path = f".{name}{refusal.path}"
+            raise
+    return lowered
 
 
 def _lower_items(items: Iterable[Any], classes: Classes, depth: int) -> list[Any]:
-    return [_within(f"[{index}]", item, classes, depth) for index, item in enumerate(items)]
+    lowered: list[Any] = []
+    for index, item in enumerate(items):
+        try:
+            lowered.append(lower(item, classes, depth - 1))
+        except Refusal as refusal:
+            refusal.path = f"[{index}]{refusal.path}"
+            raise
+    return lowered
 
 
 def _lower_dict(value: dict[Any, Any], classes: Classes, depth: int) -> dict[str, Any]:
-    pairs = [
-        [_within(key_path(key), key, classes, depth), _within(key_path(key), item, classes, depth)]
-        for key, item in value.items()
-    ]
+    pairs: list[list[Any]] = []
+    for key, item in value.items():
+        try:
+            pairs.append([lower(key, classes, depth - 1), lower(item, classes, depth - 1)])
+        except Refusal as refusal:
+            refusal.path = key_path(key) + refusal.path
+            raise
     # One key that is not plain, or looks like a tag, and the whole dict is written as pairs.
     if all(type(key) is str and not key.startswith("$") for key, _ in pairs):
         return dict(pairs)

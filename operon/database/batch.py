@@ -19,6 +19,7 @@ Sparse = dict[int, Any]
 # What a flush may carry. More than this gains nothing and delays everybody in it.
 RECORDS_MAX = 2_000
 BYTES_MAX = 8 * 1024 * 1024
+RECORD_BYTES = BYTES_MAX // RECORDS_MAX  # what each record weighs besides its payload, so that one sum bounds both
 
 
 class Batch:
@@ -44,7 +45,6 @@ class Batch:
         "f_uuid",
         "failed",
         "keyed",
-        "payload_bytes",
         "s_caller",
         "s_error",
         "s_inputs",
@@ -58,6 +58,7 @@ class Batch:
         "statements",
         "taken",
         "waiters",
+        "weight",
     )
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class Batch:
         self.statements: list[Any] = []  # one-statement transactions, to run before the flush
         self.bells: set[str] = set()
         self.keyed: set[UUID] = set()  # starts whose UUID somebody chose, so that it may be taken
-        self.payload_bytes = 0
+        self.weight = 0
         self.added = 0  # checkpoints that its statements added, when they have run
         self.done = False
         self.taken: Collection[UUID] = ()
@@ -99,11 +100,6 @@ class Batch:
     def records(self) -> int:
         """How many rows it writes."""
         return len(self.s_uuid) + len(self.c_uuid) + len(self.f_uuid) + len(self.statements) - self.added
-
-    @property
-    def full(self) -> bool:
-        """Whether the next record belongs into another batch."""
-        return self.payload_bytes > BYTES_MAX or self.records >= RECORDS_MAX
 
     def checkpoint(
         self,

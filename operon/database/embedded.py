@@ -3,15 +3,16 @@
 One server per folder, shared by every process that names the folder. The rules it keeps:
 
 - **The server belongs to no process of ours.** It is a daemon in a session of its own, and outlives Ctrl-C, exit and
-  `kill -9` of whoever started it; only `stop` ends it. So a running server is found, never remembered: `postmaster.pid`
-  says where its socket is, and a connection to that socket says that it lives. Neither needs a lock or a subprocess.
+  `kill -9` of whoever started it; only `stop` ends it. So a running server is found, never remembered: by what it wrote
+  to `postmaster.pid`, and by a connection to its socket. Neither needs a lock or a subprocess.
+- **Its DSN stays the same over restarts,** so that other processes' pools find it again.
 - **Starting and stopping happen under a file lock** (`flock` on the folder), and look again once they hold it.
-- **The data directory appears whole or not at all.** `initdb` works in `new/`, and a rename publishes the result.
+- **The data directory appears whole or not at all.** `initdb` works in `new-*`, and a rename publishes it.
 - **Nobody else connects.** Data and socket lie in 0700 directories, there is no TCP, and it asks for a random password.
 - **Durable like any other:** fsync and synchronous_commit stay on.
 
     FOLDER/data        PGDATA; tunable in data/postgresql.conf, log of this start in data/server.log
-    FOLDER/socket      the socket, or a short folder under /tmp if this path is too long for one (107 bytes)
+    FOLDER/socket      the socket; under /tmp where this path is too long for one (see `_socket_folders`)
     FOLDER/password    of the superuser `operon`, 0600
     FOLDER/elsewhere   a link, for root only, to where the three above are when the server's user cannot enter FOLDER
 
@@ -36,6 +37,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -59,9 +61,6 @@ _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 
 _SOCKET = ".s.PGSQL.5432"
-# Also what a DSN, a shell and a Postgres list carry without quoting; other paths get the short socket folder too.
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
-
 # Written into postgresql.conf once, by initdb, so that a user can change them there.
 _SETTINGS = {
     "fsync": "on",
@@ -158,13 +157,8 @@ class EmbeddedPostgres:
             lock_file = _LockFile.read(home / "data")
             if lock_file is None or not lock_file.ready:
                 return None
-            folders = [home / "socket"]
-            # The folder may have been copied while its server ran, and the copy must not lead to the original.
-            with suppress(OSError):
-                if (home / "data").samefile(lock_file.data):
-                    folders.append(Path(lock_file.socket_folder))
-            for folder in folders:
-                if _answers(folder):
+            for folder in _socket_folders(home):
+                if _answers(folder, home):
                     password = (home / "password").read_text()
                     # With the port, as PGPORT in somebody's environment would be taken otherwise.
                     return f"postgresql://operon:{password}@/postgres?host={folder}&port=5432"
@@ -210,7 +204,7 @@ class EmbeddedPostgres:
                     time.sleep(_POLL_SECONDS)
                 case _State.DEAF:
                     _halt(self._home)
-        raise self._unusable("did not become ready in time", _tail(self._home / "data"))
+        raise self._unusable("did not become ready in time", _log(self._home / "data"))
 
     def _create(self, tools: Path) -> None:
         """Create the database cluster, and publish it by a rename."""
@@ -232,17 +226,26 @@ class EmbeddedPostgres:
                 shutil.rmtree(home)
             home.mkdir()
             home.chmod(_home_mode())
-            # Last, so that a start killed before this line leaves nothing that looks like lost data.
             self._init(tools, home)
+            # Last, so that a start killed before this line leaves nothing that looks like lost data.
             (self.folder / "elsewhere").symlink_to(home)
         else:
             self._init(tools, self.folder)
 
     def _init(self, tools: Path, home: Path) -> None:
-        new = home / "new"
-        if new.exists():
-            shutil.rmtree(new)
-        new.mkdir(mode=0o700)
+        # A name of its own: the initdb of a start that was killed may still be at work in another, and clean up there.
+        for left in home.glob("new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="new-", dir=home, ignore_cleanup_errors=True) as name:
+            new = Path(name)
+            self._run_initdb(tools, new)
+            if os.geteuid() == 0:
+                uid = _free_uid(home)
+                _give(new, _Owner(uid, uid))
+            (new / "password").rename(home / "password")
+            (new / "data").rename(home / "data")
+
+    def _run_initdb(self, tools: Path, new: Path) -> None:
         password = new / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(32))
@@ -251,7 +254,6 @@ class EmbeddedPostgres:
             # initdb wants a user with a name; the server does not.
             owner = _Owner(named := _named_uid(), named)
             _give(new, owner)
-
         settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
         # The builtin C.UTF-8 sorts by code point, the same on every system and after every libc upgrade.
         locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -259,13 +261,6 @@ class EmbeddedPostgres:
         done = _run([tools / "initdb", "--pgdata=data", *secret, *locale, *settings], folder=new, owner=owner)
         if done.returncode != 0:
             raise self._unusable("could not be created", done.stdout)
-
-        if owner is not None:
-            uid = _free_uid(home)
-            _give(new, _Owner(uid, uid))
-        (new / "password").rename(home / "password")
-        (new / "data").rename(home / "data")
-        new.rmdir()
 
     def _launch(self, tools: Path, deadline: float) -> None:
         home = self._home
@@ -287,17 +282,16 @@ class EmbeddedPostgres:
         done = _run([tools / "pg_ctl", "start", *flags], folder=home, owner=owner)
         if done.returncode == 0:
             return
-        if socket_folder.parent != home:
-            shutil.rmtree(socket_folder, ignore_errors=True)
-        said = _tail(data) or done.stdout
+        said = _log(data) or done.stdout
         # After a kill -9 of the postmaster its children take a moment to notice; Postgres rightly waits for the last.
         if "pre-existing shared memory block" not in said:
             raise self._unusable("did not start", said)
         time.sleep(_POLL_SECONDS)
 
     def _unusable(self, what: str, said: str) -> DatabaseUnusable:
+        end = "\n".join(said.strip().splitlines()[-12:])
         return DatabaseUnusable(
-            f"The embedded Postgres in {self.folder} {what}. It said:\n{said.strip()}",
+            f"The embedded Postgres in {self.folder} {what}. It said:\n{end}",
             hint="mend what it says, or set database_url to a PostgreSQL server of your own.",
         )
 
@@ -326,8 +320,6 @@ class _LockFile:
     """What a postmaster writes to `postmaster.pid` (Postgres manual, section 66.1; the lines are in miscadmin.h)."""
 
     pid: int
-    data: str
-    socket_folder: str
     ready: bool
 
     @classmethod
@@ -335,7 +327,7 @@ class _LockFile:
         """None if there is none, if it is still being written, or if a crash of the machine left it empty."""
         try:
             lines = (data / "postmaster.pid").read_text(errors="replace").splitlines()
-            return cls(int(lines[0]), lines[1], lines[4] if len(lines) > 4 else "", "ready   " in lines[7:])
+            return cls(int(lines[0]), "ready   " in lines[7:])
         except (FileNotFoundError, ValueError, IndexError):
             return None
 
@@ -375,16 +367,64 @@ def _remove_stale_lock_file(data: Path) -> None:
         (data / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _answers(folder: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
+def _socket_folders(home: Path) -> list[Path]:
+    """Where the socket may be: `home/socket`, or a private folder under /tmp, named after the data directory.
+
+    A socket's path has 107 bytes, and some shared mounts hold no sockets. Not in XDG_RUNTIME_DIR, which goes when the
+    user logs out; cleaners of /tmp spare living sockets. By inode, so that a copy of the folder gets another one.
+    """
+    data = (home / "data").stat()
+    short = Path("/tmp") / f"operon-{data.st_uid}-{data.st_dev:x}-{data.st_ino:x}"  # noqa: S108 - see _is_private
+    # What a DSN, a shell and a Postgres list carry without quoting.
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]+", str(home)) is not None
+    return [home / "socket", short] if plain else [short]
+
+
+def _make_socket_folder(home: Path, owner: _Owner | None) -> Path:
+    folders = _socket_folders(home)
+    for folder in folders:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            if owner is not None:
+                os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
+        if _is_private(folder, home) and _holds_sockets(folder):
+            return folder
+    raise DatabaseUnusable(
+        f"The socket of the embedded Postgres cannot be in {folders[-1]}: that is not a folder of its user alone.",
+        hint=f"remove {folders[-1]}, or move {home} to a shorter path.",
+    )
+
+
+def _is_private(folder: Path, home: Path) -> bool:
+    """Whether only the server's user can enter: anybody could have put a folder of this name under /tmp."""
+    status = folder.lstat()
+    ours = status.st_uid == (home / "data").stat().st_uid
+    return ours and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+
+
+def _holds_sockets(folder: Path) -> bool:
+    # What a dead server left goes first, its lock too: like postmaster.pid it holds a number that may live again.
+    (folder / f"{_SOCKET}.lock").unlink(missing_ok=True)
+    (folder / _SOCKET).unlink(missing_ok=True)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(folder / _SOCKET))
+    except OSError:
+        return False
+    (folder / _SOCKET).unlink()
+    return True
+
+
+def _answers(folder: Path, home: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             probe.connect(str(folder / _SOCKET))
-        except BlockingIOError:
-            return True  # its backlog is full: busy, but alive
-        except OSError:
-            return False
-        return True
+    except BlockingIOError:
+        pass  # its backlog is full: busy, but alive
+    except OSError:
+        return False
+    return _is_private(folder, home)
 
 
 def _halt(home: Path) -> bool:
@@ -398,8 +438,9 @@ def _halt(home: Path) -> bool:
             os.kill(lock_file.pid, number)
         while time.monotonic() < deadline:
             if not _is_postmaster(lock_file.pid, home / "data"):
-                with suppress(OSError):
-                    Path(lock_file.socket_folder).rmdir()
+                for folder in _socket_folders(home):
+                    with suppress(OSError):
+                        folder.rmdir()
                 return True
             time.sleep(_POLL_SECONDS)
     raise DatabaseUnusable(
@@ -531,35 +572,8 @@ def _give(folder: Path, owner: _Owner) -> None:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
-def _make_socket_folder(home: Path, owner: _Owner | None) -> Path:
-    """`home/socket`, or a private folder under /tmp if no socket can be there: a long path, a shared mount."""
-    folder = home / "socket"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    if not _holds_sockets(folder):
-        # Not in XDG_RUNTIME_DIR, which goes when the user logs out; cleaners of /tmp spare living sockets.
-        folder = Path(tempfile.mkdtemp(prefix="operon-", dir="/tmp"))
-    if owner is not None:
-        os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
-    return folder
-
-
-def _holds_sockets(folder: Path) -> bool:
-    if not _PLAIN_PATH.fullmatch(str(folder)):
-        return False
-    path = folder / _SOCKET
-    path.unlink(missing_ok=True)
+def _log(data: Path) -> str:
     try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(str(path))
-    except OSError:
-        return False
-    path.unlink()
-    return True
-
-
-def _tail(data: Path) -> str:
-    try:
-        return "\n".join((data / "server.log").read_text(errors="replace").splitlines()[-12:])
+        return (data / "server.log").read_text(errors="replace")
     except FileNotFoundError:
         return ""

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from operon.contexts import NOBODY, Caller
-from operon.database.batch import Batch
+from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_weather
 from operon.database.lease import Lease
 from operon.database.writer import Writer
@@ -148,10 +148,10 @@ class Committer:
         if self._fenced is not None:
             raise self._fenced
         batch = self._current
-        if batch.full:
+        if batch.weight > BYTES_MAX:
             self._queue.append(batch)
             batch = self._current = Batch()
-        batch.payload_bytes += size
+        batch.weight += size + RECORD_BYTES
         if self._idle is not None:
             if not self._idle.done():
                 self._idle.set_result(None)

@@ -124,6 +124,13 @@ class Executor:
     # ------------------------------------------------------------------ incarnations
 
     @property
+    def results(self) -> Results:
+        """Where results of any workflow are waited for."""
+        if self._results is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return self._results
+
+    @property
     def running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._incarnation is not None

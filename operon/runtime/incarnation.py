@@ -32,7 +32,7 @@ from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
 from operon.database.uuid7 import uuid7
 from operon.database.writer import Writer
-from operon.errors import ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
 from operon.failures import encode_error
 from operon.runtime.committer import Committer
 from operon.runtime.outcome import Ended
@@ -46,6 +46,7 @@ from operon.status import Status
 logger = logging.getLogger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
+CHILDREN_MAX = 1_000_000  # live workflows, children of workflows among them; starts from outside end at max_live
 
 
 class Incarnation:
@@ -93,7 +94,7 @@ class Incarnation:
             backoff=Backoff(first=0.1, longest=30.0),
             crashes_max=settings.crash_budget,
             on_intensity=crowd_of_crashes,
-            children_max=settings.max_live * 2,
+            children_max=CHILDREN_MAX,
             stopped_by=(StopActor,),
         )
 
@@ -118,6 +119,11 @@ class Incarnation:
         if self.draining:
             raise ExecutorStopped(
                 "this executor is shutting down", hint="try again: another executor, or this one in a moment, takes it"
+            )
+        if len(self.live) >= self._settings.max_live:
+            raise ExecutorFull(
+                f"{len(self.live)} workflows are live here, as many as max_live allows",
+                hint="start more executors on the same database, or raise max_live",
             )
 
     def spawn(self, actor: WorkflowActor) -> None:

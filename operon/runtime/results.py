@@ -41,6 +41,7 @@ class Results:
         self._live = live
         self._incarnation = incarnation
         self._awaited: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._asked: dict[UUID, int] = {}  # the owner that was asked to ring
         self._closed = False
 
     async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
@@ -74,7 +75,8 @@ class Results:
             row = await self._look(workflow_uuid)
             if row.status != 0:
                 return Ended(row.name, Status.from_code(row.status), row.output, row.error)
-            if row.owner is not None and len(waiters) == 1:
+            if row.owner is not None and self._asked.get(workflow_uuid) != row.owner:
+                self._asked[workflow_uuid] = row.owner
                 await self._ask(row.owner, workflow_uuid)
             await future
             return None
@@ -82,6 +84,7 @@ class Results:
             waiters.discard(future)
             if not waiters:
                 self._awaited.pop(workflow_uuid, None)
+                self._asked.pop(workflow_uuid, None)
 
     async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
         row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
@@ -94,6 +97,11 @@ class Results:
     async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
         bell = f"tell:{workflow_uuid}:{self._incarnation()}"
         await self._look_ups.ask(lambda connection: workflows.ring(connection, channel(owner), bell), PATIENCE_SECONDS)
+
+    @property
+    def awaited(self) -> int:
+        """How many workflows of other executors are waited for here."""
+        return len(self._awaited)
 
     def ring(self, workflow_uuid: UUID) -> None:
         """Something may have become of a workflow: its waiters look again."""

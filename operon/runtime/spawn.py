@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -149,5 +148,7 @@ class StartedHere:
             return await self._results.result(workflow_uuid, timeout)
         return ended.value(workflow_uuid, self._results.catalog)
 
-    def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
-        return self._results.status(workflow_uuid)
+    async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
+        if self._actor.ended is not None:
+            await self._actor.settled()
+        return await self._results.status(workflow_uuid)

@@ -158,6 +158,11 @@ class WorkflowActor:
                 waiter.set_result(None)
         self._waiters = None
 
+    @property
+    def waiting(self) -> int:
+        """How many in this process wait for its end."""
+        return len(self._waiters or ())
+
     async def wait(self) -> Ended | None:
         """Waits for the end; None when this process will not see it."""
         if self.ended is None:

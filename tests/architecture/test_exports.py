@@ -1,0 +1,49 @@
+"""The names that applications may import, exactly. A name that is added or taken away is a decision, made here too."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+import actors
+import operon
+import operon.testing
+
+OPERON = """
+    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
+    DatabaseUnusable DecodingError EncodingError ExecutorStopped HandlerContext Header InitializerContext
+    InputError InvocationError Masked MaxRetriesExceeded NonExistentWorkflowError NondeterminismError
+    NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
+    RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout TransactionContext UnknownOperationError
+    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus
+    communicator delete get initializer patch post put transaction workflow
+"""
+
+ACTORS = """
+    Actor ActorCrashed ActorDead ActorsError AskTimeout Backoff ChildSnapshot ChildSpec ChildStartFailed ChildState
+    Clock Crashed Down DynamicChild DynamicSupervisor Event Exit Happening Host Intensity IntensityExceeded
+    Lifetime Mailbox MailboxFull MemoryMailbox Monitor NameTaken NoSuchChild Normal Ref Registry Reply Restart
+    Shutdown Started Stopped Strategy Supervisor SupervisorNotRunning SupervisorSnapshot SupervisorState
+    SupervisorSuspended Timer TooManyChildren Verdict Zombie decide spawn_actor
+"""
+
+TESTING = "TestRuntime"
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [(operon, OPERON), (actors, ACTORS), (operon.testing, TESTING)],
+    ids=lambda it: getattr(it, "__name__", ""),
+)
+def test_a_module_exports_exactly_these_names(module: ModuleType, names: str) -> None:
+    exported = module.__all__
+
+    assert sorted(exported) == sorted(names.split())
+
+
+@pytest.mark.parametrize("module", [operon, actors, operon.testing], ids=lambda module: module.__name__)
+def test_every_exported_name_is_there(module: ModuleType) -> None:
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+
+    assert missing == []

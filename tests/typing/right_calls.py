@@ -1,0 +1,84 @@
+"""Calls that mypy and pyright must accept, with the types that they must see. Nothing here runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import assert_type
+from uuid import UUID
+
+import operon
+from operon import ApplicationContext, HandlerContext, WorkflowContext, WorkflowHandle, WorkflowStatus
+from tests.typing.shop import Ticket, charge, checkout, page, price, print_ticket, reserve
+
+
+@operon.workflow
+async def steps(ctx: WorkflowContext) -> None:
+    assert_type(await reserve(ctx, "Hamlet", 1), bool)
+    assert_type(await reserve(ctx, show="Hamlet", number=1), bool)
+    assert_type(await price(ctx, "Hamlet"), Decimal)
+    assert_type(await charge(ctx, "4242"), str)
+    assert_type(await charge(ctx, "4242", cents=1), str)
+    assert_type(await print_ticket(ctx, 1), bytes)
+
+
+@operon.workflow(name="renamed")
+async def steps_of_a_class(ctx: WorkflowContext) -> None:
+    assert_type(await Ticket.reserve(ctx, "Hamlet", 1), bool)
+    assert_type(await ctx.invoke(Ticket).reserve("Hamlet", number=1), bool)
+    assert_type(await ctx.invoke(Ticket).print_ticket(1), bytes)
+    assert_type(await ctx.invoke(Ticket).checkout("Hamlet", 1), WorkflowHandle[int])
+
+
+@operon.workflow
+async def children(ctx: WorkflowContext) -> str | None:
+    handle = await checkout(ctx, "Hamlet", 1)
+    assert_type(handle, WorkflowHandle[str | None])
+    assert_type(await ctx.child_workflow(checkout, "Hamlet", 1), WorkflowHandle[str | None])
+    assert_type(await handle.get_status(), WorkflowStatus | None)
+    return await handle.get_result(timeout=5)
+
+
+@operon.workflow
+async def steps_side_by_side(ctx: WorkflowContext) -> None:
+    both = await asyncio.gather(reserve(ctx, "Hamlet", 1), price(ctx, "Hamlet"))
+    assert_type(both, tuple[bool, Decimal])
+    async with asyncio.TaskGroup() as group:
+        reserved = group.create_task(reserve(ctx, "Hamlet", 1))
+    assert_type(reserved.result(), bool)
+
+
+@operon.workflow
+async def recorded_values(ctx: WorkflowContext) -> None:
+    assert_type(ctx.now(), datetime)
+    assert_type(ctx.uuid4(), UUID)
+    assert_type(ctx.random(), float)
+    assert_type(ctx.workflow_uuid, UUID)
+    assert_type(await ctx.execute("update seats set sold = $1", False), str)
+    assert_type(await ctx.fetch("select 1"), list[operon.Row])
+    assert_type(await ctx.fetchrow("select 1"), operon.Row | None)
+
+
+@operon.post("/orders")
+async def place(ctx: HandlerContext, show: str) -> dict[str, str]:
+    handle = await checkout(ctx.using(workflow_uuid=ctx.idempotency_key), show, 1)
+    assert_type(handle, WorkflowHandle[str | None])
+    assert_type(await reserve(ctx, show, 1), bool)
+    return {"order": str(handle.workflow_uuid)}
+
+
+async def from_a_script(app: operon.Operon) -> None:
+    ctx = app.context(user="ada", roles=("admin",))
+    assert_type(ctx, ApplicationContext)
+    assert_type(await reserve(ctx, "Hamlet", 1), bool)
+    assert_type(await (await checkout(ctx, "Hamlet", 1)).get_result(), str | None)
+
+
+async def a_handler_is_a_function_still(ctx: HandlerContext) -> dict[str, Decimal]:
+    return await page(ctx, "Hamlet")
+
+
+# Operations are values: they go where a function of their signature is asked for.
+takes_a_step: Callable[[WorkflowContext, str, int], Awaitable[bool]] = reserve

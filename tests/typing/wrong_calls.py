@@ -1,0 +1,118 @@
+# type: ignore  # only for the ordinary runs of the checkers: test_calls.py has them read this file without this line
+"""Calls that mypy and pyright must both refuse: exactly the lines marked as wrong. Nothing here runs."""
+
+from __future__ import annotations
+
+import operon
+from operon import CommunicatorContext, HandlerContext, TransactionContext, WorkflowContext
+from tests.typing.shop import Ticket, charge, checkout, page, reserve
+
+
+@operon.transaction
+async def a_step_in_a_transaction(tx: TransactionContext) -> None:
+    await reserve(tx, "Hamlet", 1)  # wrong
+    await Ticket.reserve(tx, "Hamlet", 1)  # wrong
+    await checkout(tx, "Hamlet", 1)  # wrong
+    await tx.invoke(Ticket).reserve("Hamlet", 1)  # wrong
+
+
+@operon.communicator
+async def a_step_in_a_communicator(ctx: CommunicatorContext) -> None:
+    await charge(ctx, "4242")  # wrong
+    await ctx.client.execute("select 1")  # wrong
+
+
+@operon.workflow
+async def a_missing_context(ctx: WorkflowContext) -> None:
+    await reserve("Hamlet", 1)  # wrong
+    await checkout("Hamlet", 1)  # wrong
+    await Ticket.reserve("Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def a_context_too_many(ctx: WorkflowContext) -> None:
+    await ctx.invoke(Ticket).reserve(ctx, "Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def a_wrong_argument(ctx: WorkflowContext) -> None:
+    await reserve(ctx, "Hamlet", "1")  # wrong
+    await reserve(ctx, "Hamlet")  # wrong
+    await reserve(ctx, "Hamlet", 1, 2)  # wrong
+    await reserve(ctx, "Hamlet", seat=1)  # wrong
+    await charge(ctx, "4242", 50_00)  # wrong
+    await checkout(ctx, "Hamlet", None)  # wrong
+
+
+@operon.workflow
+async def a_wrong_argument_through_the_class(ctx: WorkflowContext) -> None:
+    await Ticket.reserve(ctx, "Hamlet", "1")  # wrong
+    await ctx.invoke(Ticket).reserve("Hamlet", "1")  # wrong
+    await ctx.invoke(Ticket).reserve("Hamlet")  # wrong
+    await ctx.invoke(Ticket).release("Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def a_handle_is_not_the_result(ctx: WorkflowContext) -> str | None:
+    return await checkout(ctx, "Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def a_result_of_another_type(ctx: WorkflowContext) -> int:
+    handle = await checkout(ctx, "Hamlet", 1)
+    return await handle.get_result()  # wrong
+
+
+@operon.workflow
+async def a_handler_is_no_step(ctx: WorkflowContext) -> None:
+    await page(ctx, "Hamlet")  # wrong
+
+
+@operon.workflow
+async def a_child_that_is_no_workflow(ctx: WorkflowContext) -> None:
+    await ctx.child_workflow(reserve, "Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def a_child_with_a_wrong_argument(ctx: WorkflowContext) -> None:
+    await ctx.child_workflow(checkout, "Hamlet", "1")  # wrong
+
+
+@operon.get("/")
+async def sql_in_a_handler(ctx: HandlerContext) -> None:
+    await ctx.execute("select 1")  # wrong
+    ctx.now()  # wrong
+
+
+@operon.workflow  # wrong
+async def the_context_of_another_kind(tx: TransactionContext) -> None: ...
+
+
+@operon.transaction  # wrong
+async def the_context_of_a_workflow(ctx: WorkflowContext) -> None: ...
+
+
+@operon.workflow  # wrong
+def a_workflow_that_does_not_wait(ctx: WorkflowContext) -> int:
+    return 1
+
+
+@operon.transaction  # wrong
+def a_transaction_that_does_not_wait(tx: TransactionContext) -> None: ...
+
+
+@operon.transaction(isolation="CHAOS")  # wrong
+async def an_unknown_isolation(tx: TransactionContext) -> None: ...
+
+
+@operon.communicator(retry=3)  # wrong
+async def a_number_for_a_retry(ctx: CommunicatorContext) -> None: ...
+
+
+@operon.workflow  # wrong
+@operon.post("/orders")
+async def the_route_below_the_operation(ctx: HandlerContext) -> None: ...
+
+
+@operon.post  # wrong
+async def a_route_without_a_path(ctx: HandlerContext) -> None: ...
