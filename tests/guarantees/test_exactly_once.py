@@ -114,6 +114,9 @@ prepare executors.leave
 executors.leave
 """.strip().split("\n")
 
+# These change something that others see. After any other message is as good as before the next one.
+COMMITTING = ("flush", "commit", "executors.leave")
+
 # What goes on beside all that, as often as the clock says: the heartbeat, and the look for work.
 BESIDE = {
     "prepare executors.renew",
@@ -153,7 +156,8 @@ async def test_every_message_to_the_database_is_a_place_to_die_at(server: Server
 
 
 async def test_a_kill_before_and_after_every_message_changes_nothing(server: Server) -> None:
-    places = [*each(STARTUP, "before"), *each(PATH, "before"), *each(PATH, "after")]
+    places = each(PATH, "before")
+    places += [site for site in each(PATH, "after") if site.label.startswith(COMMITTING)]
     places += [Site(label, "after") for label in sorted(BESIDE)]
 
     async def killed_once(site: Site) -> None:

@@ -30,7 +30,6 @@ from tests.guarantees.worker.witness import Call, Witness
 
 DEADLINE_SECONDS = 60.0  # for facts that come in well under a second on an idle machine
 
-# The label of a database call that a look for work makes, ten times a second.
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["__main__", "tests.guarantees.worker.life"])
 
@@ -42,7 +41,11 @@ select workflow_uuid, status, md5(concat(output, error)) as hash from operon.wor
 """
 BACKENDS = """
 select count(*) from pg_stat_activity
-where datname = current_database() and application_name = 'operon' and ($1::text is null or query = $1)
+where datname = current_database() and application_name = 'operon'
+"""
+EMPTY = """
+select format('delete from %I.%I', schemaname, tablename) from pg_tables
+where schemaname in ('operon', 'public') and tablename <> 'migrations'
 """
 LEDGER = """
 select l.workflow_uuid, l.what, l.value, c.step,
@@ -55,29 +58,40 @@ left join operon.checkpoints c on c.workflow_uuid = l.workflow_uuid and c.xmin =
 
 
 class Server:
-    """Where the databases of the cases are made, each a copy of one that has the ledger."""
+    """Has a database for every case. A case that is over leaves its own to the next: emptying is faster than making."""
 
-    def __init__(self, url: str, template: str, witness: Witness, socket: Path, folder: Path) -> None:
+    def __init__(self, url: str, witness: Witness, socket: Path, folder: Path) -> None:
         self.url = url
-        self.template = template
+        self.databases: list[str] = []
+        self._free: list[str] = []
         self.witness = witness
         self.socket = socket
         self.folder = folder
 
     @asynccontextmanager
     async def case(self, name: str) -> AsyncGenerator[Case]:
-        """A fresh database; processes that are left are killed, and the database is removed at the end."""
-        database = f"operon_test_{secrets.token_hex(6)}"
-        await testbed.create_database(self.url, database, self.template)
-        connection = await asyncpg.connect(with_database(self.url, database))
-        case = Case(name, self, with_database(self.url, database), connection)
+        """An empty database; processes that are left at the end are killed."""
+        database = self._free.pop() if self._free else await self._another()
+        connection = await asyncpg.connect(database)
+        case = Case(name, self, database, connection)
         try:
             yield case
         finally:
             for process in case.processes:
                 process.kill()
+            await until(case.is_quiet)
+            for (statement,) in await connection.fetch(EMPTY):
+                await connection.execute(statement)
             await connection.close()
-            await testbed.drop_database(self.url, database)
+            self._free.append(database)
+
+    async def _another(self) -> str:
+        name = f"operon_test_{secrets.token_hex(6)}"
+        self.databases.append(name)
+        await testbed.create_database(self.url, name)
+        url = with_database(self.url, name)
+        await testbed.execute(url, application.LEDGER)
+        return url
 
 
 class Case:
@@ -146,11 +160,12 @@ class Case:
 
     async def settled(self) -> None:
         """Waits until nothing of a dead process can commit any more, then compares with what was recorded before."""
-        await until(lambda: self._is_quiet())
+        await until(self.is_quiet)
         await self.look()
 
-    async def _is_quiet(self) -> bool:
-        return await self.connection.fetchval(BACKENDS, None) == 0
+    async def is_quiet(self) -> bool:
+        """Whether no process of the application is connected, and so none can still commit."""
+        return await self.connection.fetchval(BACKENDS) == 0
 
     async def look(self) -> None:
         """A snapshot: what was recorded earlier is there and unchanged."""
@@ -278,12 +293,11 @@ async def until(fact: Callable[[], Awaitable[bool]]) -> None:
 async def server(folder: Path) -> AsyncGenerator[Server]:
     """A server for the cases of a test file, and the witness of them all."""
     url = os.environ.get("OPERON_TEST_DATABASE_URL") or await testbed.embedded_server(Path(".operon/test-postgres"))
-    template = f"operon_test_{secrets.token_hex(6)}"
-    await testbed.create_database(url, template)
-    await testbed.execute(with_database(url, template), application.LEDGER)
     socket = folder / "witness"
-    try:
-        async with witness.listening(socket) as heard:
-            yield Server(url, template, heard, socket, folder)
-    finally:
-        await testbed.drop_database(url, template)
+    async with witness.listening(socket) as heard:
+        server = Server(url, heard, socket, folder)
+        try:
+            yield server
+        finally:
+            for name in server.databases:
+                await testbed.drop_database(url, name)
