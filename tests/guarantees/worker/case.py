@@ -200,6 +200,10 @@ class Case:
         """What clients learned, in one life or all."""
         return [n for n in self.witness.news if n.case == self._id and life in (None, n.life)]
 
+    def results(self) -> set[UUID]:
+        """Whose results somebody has been told."""
+        return {news.workflow for news in self.news() if news.what == "result"}
+
     def withhold(self, life: int, name: str) -> asyncio.Event:
         """Calls of this name in this life are answered when the event is set."""
         return self.witness.withhold(self._id, life, name)
