@@ -81,7 +81,7 @@ def install(site: Site | None, trace: str | None) -> None:
                     await asyncio.sleep(HELD_SECONDS)
                 strike(site)
             answer = await exchange(self, *args, **kwargs)
-            if struck and site is not None:
+            if struck and site is not None and site.when == "after":
                 strike(site)
             return answer
 
