@@ -44,12 +44,13 @@ class Catalog:
 
     def add(self, described: Described) -> None:
         """Adds an operation or a handler; the same object twice is the same operation."""
-        described.signature.check()
         if isinstance(described, Handler):
+            _ = described.signature.parameters  # what it returns is sent, not stored: a Response, a stream
             handler = cast("Handler[..., Any]", described)
             if handler not in self.handlers:
                 self.handlers.append(handler)
             return
+        described.signature.check()
         if isinstance(described, Initializer):
             if described not in self.initializers:
                 self.initializers.append(described)

@@ -16,7 +16,7 @@ from operon import __version__
 from operon.app import Operon
 from operon.config import masked
 from operon.errors import CatalogError, OperonError
-from operon.runtime.loop import run
+from operon.runtime.loop import run, settle_garbage
 
 
 @click.group()
@@ -74,6 +74,7 @@ async def serve(app: Operon) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with app:
+        settle_garbage()
         await app.serve(lambda url: announce(app, url), stop)
 
 

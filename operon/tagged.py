@@ -25,6 +25,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
+from asyncpg.pgproto import pgproto
 
 from operon.shapes import field_names, key_path
 
@@ -242,6 +243,8 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
     dt.timedelta: lambda value: {"$timedelta": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},
+    # What asyncpg gives for a uuid, and a context for its workflow's: a subclass, and equal to the standard one.
+    pgproto.UUID: lambda value: {"$uuid": str(value)},
     msgspec.UnsetType: lambda value: {"$unset": None},
 }
 

@@ -31,7 +31,7 @@ from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_weather
 from operon.database.lease import Lease
 from operon.database.writer import Writer
-from operon.errors import Fenced
+from operon.errors import Evicted, Fenced, StopActor
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
 
@@ -51,7 +51,8 @@ class Committer:
         self._current = Batch()
         self._idle: asyncio.Future[None] | None = None
         self._busy = False
-        self._fenced: Fenced | None = None
+        self._fenced = False
+        self._sealed: StopActor | None = None  # what an actor gets that still wants to append
         self._number = 0
         self.flushes = 0
 
@@ -131,7 +132,8 @@ class Committer:
 
     def ring(self, batch: Batch | None, bell: str) -> None:
         """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
-        (batch or self._open(0)).bells.add(bell)
+        if self._sealed is None:
+            (batch or self._open(0)).bells.add(bell)
 
     def drop(self, workflow_uuid: UUID) -> None:
         """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
@@ -145,25 +147,28 @@ class Committer:
             batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
 
     def _open(self, size: int) -> Batch:
-        if self._fenced is not None:
-            raise self._fenced
+        if self._sealed is not None:
+            raise self._sealed
         batch = self._current
         if batch.weight > BYTES_MAX:
             self._queue.append(batch)
             batch = self._current = Batch()
         batch.weight += size + RECORD_BYTES
         if self._idle is not None:
-            if not self._idle.done():
-                self._idle.set_result(None)
-            self._idle = None
+            self._wake()
         return batch
+
+    def _wake(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        self._idle = None
 
     # ------------------------------------------------------------------ flushing: one task
 
     async def run(self, started: Callable[[], None]) -> None:
         """Flushes batch after batch until cancelled or fenced."""
         started()
-        while self._fenced is None:
+        while not self._fenced:
             batch = self._take()
             if batch is None:
                 self._busy = False
@@ -271,7 +276,8 @@ class Committer:
             self.drop(uuid)
 
     def _fence(self, fenced: Fenced, batch: Batch) -> None:
-        self._fenced = fenced
+        self._fenced = True
+        self._sealed = fenced
         for lost in (batch, *self._queue, self._current):
             lost.settle(fenced)
         self._queue.clear()
@@ -279,10 +285,16 @@ class Committer:
 
     async def drained(self) -> None:
         """Waits until everything that was appended so far is durable, or never will be."""
-        if self._fenced is None and (self._busy or self._queue or self._current.records):
+        if not self._fenced and (self._busy or self._queue or self._current.records):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._open(0).waiters.append(waiter)
+            self._current.waiters.append(waiter)
+            self._wake()
             await waiter
+
+    def seal(self) -> None:
+        """Takes no more records: what was appended is still made durable, actors that go on are stopped."""
+        if self._sealed is None:
+            self._sealed = Evicted("the executor stops")
 
     def __repr__(self) -> str:
         state = "fenced" if self._fenced else "flushing" if self._busy else "idle"

@@ -191,7 +191,6 @@ class Executor:
         self, serve: Callable[[Callable[[str], None]], Awaitable[None]], started: Callable[[str], object]
     ) -> None:
         """Runs an HTTP server as a child of the tree until it returns. Raises what it could not start with."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def run(ready: Callable[[], None]) -> None:
             def listening(url: str) -> None:
@@ -199,13 +198,14 @@ class Executor:
                 started(url)
 
             await serve(listening)
-            over.set_result(None)
 
         try:
-            await self.tree.start(ChildSpec.task("http", run, restart=Restart.TRANSIENT, stop_timeout=None))
+            http = await self.tree.start(ChildSpec.task("http", run, restart=Restart.TRANSIENT, stop_timeout=None))
         except ChildStartFailed as error:
             raise error.__cause__ or error from None
-        await over
+        exit = await http.wait()
+        if isinstance(exit, Crashed):
+            raise exit.error
 
     # ------------------------------------------------------------------ crashes, for tests
 

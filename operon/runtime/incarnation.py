@@ -214,6 +214,7 @@ class Incarnation:
 
     async def evict(self) -> None:
         """Stops every actor; what they have recorded is all there is to them."""
+        self.committer.seal()
         await self.workflows.stop_all()
 
     async def leave(self) -> None:

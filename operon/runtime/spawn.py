@@ -46,12 +46,13 @@ class Spawner:
         kwargs: dict[str, Any],
     ) -> WorkflowHandle[Any]:
         """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
-        inputs = operation.signature.encode(args, kwargs)
+        inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs)
         actor = WorkflowActor(incarnation, operation, incarnation.new_uuid(), caller, inputs)
+        actor.arguments = (args, kwargs)
         # First the actor, then the record: the actor's first turn comes before the committer's.
         incarnation.spawn(actor)
         batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller)
@@ -70,6 +71,9 @@ class Spawner:
     ) -> WorkflowActor:
         """Starts a child and does not wait: its parent's checkpoint goes into the same batch."""
         inputs = operation.signature.encode(args, kwargs)
+        running = self._incarnation.live.get(uuid)
+        if running is not None:  # of an earlier life of the parent, whose checkpoint was lost
+            return running
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent)

@@ -15,7 +15,7 @@ from actors import ChildState, DynamicChild, Exit
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Evicted, OperonInternalError, StopActor
+from operon.errors import Evicted, Fenced, OperonInternalError, StopActor
 from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
@@ -38,6 +38,7 @@ class WorkflowActor:
         "_history",
         "_incarnation",
         "_waiters",
+        "arguments",
         "begun",
         "caller",
         "ended",
@@ -46,6 +47,7 @@ class WorkflowActor:
         "inputs",
         "listeners",
         "operation",
+        "over",
         "workflow_uuid",
     )
 
@@ -68,7 +70,9 @@ class WorkflowActor:
         self._history: list[Checkpoint] | None = history or []
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # as `inputs` decode; of the first life
         self.ended: Ended | None = None
+        self.over = False  # nothing more will be heard of it here, whether it ended or goes on elsewhere
         self._finished_in: Batch | None = None
         self.listeners: set[int] | None = None  # executors that asked to be told
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -83,6 +87,8 @@ class WorkflowActor:
         try:
             if self.gate is not None:
                 await journal.durable()
+                if self.workflow_uuid in self.gate.taken:
+                    raise Fenced(f"workflow {self.workflow_uuid} was started before")
             status, output, error = await self._outcome(journal)
             journal.finished()
             if journal.stopped is not None:
@@ -115,7 +121,10 @@ class WorkflowActor:
         invoker = StepInvoker(incarnation, self, journal)
         ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
         try:
-            args, kwargs = operation.signature.decode(self.inputs)
+            if self.arguments is not None:
+                (args, kwargs), self.arguments = self.arguments, None
+            else:
+                args, kwargs = operation.signature.decode(self.inputs)
             if isinstance(operation, Workflow):
                 value = await operation.fn(ctx, *args, **kwargs)
             else:  # a single transaction or communicator is a workflow of one step
@@ -153,6 +162,7 @@ class WorkflowActor:
     def end(self, ended: Ended | None) -> None:
         """Tells everyone who waits here; None: it goes on elsewhere, look there."""
         self.ended = ended
+        self.over = True
         for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
@@ -165,7 +175,7 @@ class WorkflowActor:
 
     async def wait(self) -> Ended | None:
         """Waits for the end; None when this process will not see it."""
-        if self.ended is None:
+        if not self.over:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []

@@ -12,7 +12,7 @@ import operon.testing
 
 OPERON = """
     ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
-    DatabaseUnusable DecodingError EncodingError ExecutorStopped HandlerContext Header InitializerContext
+    DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext Header InitializerContext
     InputError InvocationError Masked MaxRetriesExceeded NonExistentWorkflowError NondeterminismError
     NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
     RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout TransactionContext UnknownOperationError

@@ -1,0 +1,183 @@
+"""Promise: a history that the code does not follow stops its workflow, loses nothing, and is never retried in a loop.
+
+Each workflow here asks `CODE` what to do, so that a test can change "the code" between two lives of one workflow, as a
+deployment would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import operon
+from operon.testing import TestRuntime
+
+
+class Code:
+    """What is deployed: the steps that the workflows take, and whether `hold` still holds."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.plan: list[str] = []
+        self.holds = True
+        self.entered = asyncio.Event()  # somebody is inside `hold`
+
+
+CODE = Code()
+
+
+@operon.communicator(retry=None)
+async def charge(ctx: operon.CommunicatorContext) -> str:
+    return "charged"
+
+
+@operon.communicator(retry=None)
+async def release(ctx: operon.CommunicatorContext) -> str:
+    return "released"
+
+
+@operon.transaction
+async def book(tx: operon.TransactionContext) -> str:
+    return "booked"
+
+
+@operon.communicator(retry=None)
+async def hold(ctx: operon.CommunicatorContext) -> str:
+    """The step that the first life of every workflow dies in."""
+    if CODE.holds:
+        CODE.entered.set()
+        await asyncio.Event().wait()
+    return "held"
+
+
+STEPS: dict[str, Callable[[operon.WorkflowContext], Any]] = {
+    "charge": lambda ctx: charge(ctx),
+    "release": lambda ctx: release(ctx),
+    "book": lambda ctx: book(ctx),
+    "hold": lambda ctx: hold(ctx),
+    "now": lambda ctx: asyncio.sleep(0, ctx.now().isoformat()),
+}
+
+
+@operon.workflow
+async def follow(ctx: operon.WorkflowContext) -> list[str]:
+    return [await STEPS[step](ctx) for step in list(CODE.plan)]
+
+
+@operon.workflow
+async def bystander(ctx: operon.WorkflowContext) -> str:
+    with suppress(Exception):  # whatever goes wrong is none of its business
+        await STEPS[CODE.plan[0]](ctx)
+    return await charge(ctx)
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[TestRuntime]:
+    CODE.reset()
+    async with TestRuntime(__name__, poll_seconds=0.2) as runtime:
+        yield runtime
+
+
+async def lives_twice(runtime: TestRuntime, first: list[str], then: list[str]) -> operon.WorkflowHandle[Any]:
+    """Runs `first` until its `hold`, crashes there, and lets the code be `then` for the next life."""
+    CODE.plan = first
+    handle: operon.WorkflowHandle[Any] = await follow(runtime.context)
+    await CODE.entered.wait()
+    CODE.plan = then
+    CODE.holds = False
+    await runtime.crash()
+    return handle
+
+
+async def recorded(runtime: TestRuntime, workflow_uuid: UUID) -> list[tuple[Any, ...]]:
+    return [
+        tuple(row)
+        for row in await runtime.fetch(
+            "select step, kind, name, output, error from operon.checkpoints where workflow_uuid = $1 order by step",
+            workflow_uuid,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "asked", "was"),
+    [
+        pytest.param(["charge", "hold"], ["release", "hold"], "release", "charge", id="another name"),
+        pytest.param(["charge", "hold"], ["book", "hold"], "transaction 'book'", "communicator 'charge'", id="another kind"),
+        pytest.param(["charge", "hold"], ["now", "hold"], "now", "charge", id="a helper for a step"),
+        pytest.param(["charge", "book", "hold"], ["charge"], "the end of the workflow", "book", id="fewer steps"),
+        pytest.param(["charge", "book", "hold"], [], "the end of the workflow", "charge", id="no steps"),
+        pytest.param(["charge", "book", "hold"], ["charge", "release", "book"], "release", "book", id="more steps"),
+        pytest.param(["charge", "book", "hold"], ["book", "charge"], "book", "charge", id="reordered"),
+    ],
+)
+async def test_code_that_asks_for_another_step_is_stopped_with_both_named(
+    runtime: TestRuntime, first: list[str], then: list[str], asked: str, was: str
+) -> None:
+    handle = await lives_twice(runtime, first, then)
+    before = await recorded(runtime, handle.workflow_uuid)
+
+    with pytest.raises(operon.NondeterminismError) as caught:
+        await handle.get_result(timeout=60)
+    status = await handle.get_status()
+
+    message = str(caught.value)
+    assert asked in message
+    assert was in message
+    assert str(handle.workflow_uuid) in message
+    assert "Hint" in message
+    assert status is not None
+    assert status.status is operon.Status.DEAD
+    assert before != []
+    assert await recorded(runtime, handle.workflow_uuid) == before  # nothing lost, nothing added
+
+
+async def test_a_workflow_that_was_stopped_is_not_tried_again(runtime: TestRuntime) -> None:
+    handle = await lives_twice(runtime, ["charge", "hold"], ["release"])
+    with pytest.raises(operon.NondeterminismError):
+        await handle.get_result(timeout=60)
+    stopped = await handle.get_status()
+
+    await runtime.restart()
+    later = await runtime.context.retrieve_workflow(handle.workflow_uuid).get_status()
+    CODE.plan = ["charge"]
+    other = await follow(runtime.context)  # recovery has looked, and there was nothing for it
+
+    assert await other.get_result(timeout=60) == ["charged"]
+    assert later == stopped
+
+
+async def test_code_that_swallows_the_error_is_stopped_all_the_same(runtime: TestRuntime) -> None:
+    CODE.plan = ["hold"]
+    handle = await bystander(runtime.context)
+    await CODE.entered.wait()
+    await runtime.execute(
+        "insert into operon.checkpoints (workflow_uuid, step, kind, name, output) values ($1, 0, 1, 'release', '\"x\"')",
+        handle.workflow_uuid,
+    )
+
+    await runtime.crash()
+
+    with pytest.raises(operon.NondeterminismError):
+        await handle.get_result(timeout=60)
+    assert len(await recorded(runtime, handle.workflow_uuid)) == 1
+
+
+async def test_the_error_is_the_same_for_whoever_asks_later(runtime: TestRuntime) -> None:
+    handle = await lives_twice(runtime, ["charge", "hold"], ["release"])
+    with pytest.raises(operon.NondeterminismError) as first:
+        await handle.get_result(timeout=60)
+
+    await runtime.restart()
+    with pytest.raises(operon.NondeterminismError) as second:
+        await runtime.context.retrieve_workflow(handle.workflow_uuid).get_result(timeout=60)
+
+    assert str(second.value) == str(first.value)
+
