@@ -23,7 +23,9 @@ class Refused(Exception):
 
 
 class Declined(Exception):
-    """What a communicator raises."""
+    """What a communicator raises; over HTTP it decides its own answer."""
+
+    status = 402
 
 
 @operon.transaction(isolation="READ COMMITTED")
@@ -57,12 +59,14 @@ async def refuse(tx: operon.TransactionContext, value: str) -> None:
     raise Refused("no")
 
 
+@operon.post("/beside")
 @operon.transaction
 async def beside(tx: operon.TransactionContext, value: str) -> str:
     await tx.client.execute(INSERT, tx.workflow_uuid, "beside", value)
     return f"beside {value}"
 
 
+@operon.post("/charge")
 @operon.communicator
 async def charge(ctx: operon.CommunicatorContext, value: str) -> str:
     await witness.call(ctx.workflow_uuid, ctx.idempotency_key, "charge", ctx.attempt, value)
@@ -91,6 +95,7 @@ async def child(ctx: operon.WorkflowContext, value: str) -> str:
     return f"child {value}"
 
 
+@operon.post("/everything")
 @operon.workflow
 async def everything(ctx: operon.WorkflowContext, token: str) -> dict[str, Any]:
     facts = f"{token} {ctx.now().isoformat()} {ctx.uuid4()} {ctx.random()!r}"
@@ -122,6 +127,14 @@ async def everything(ctx: operon.WorkflowContext, token: str) -> dict[str, Any]:
     got["beside"] = await asyncio.gather(beside(ctx, f"{facts} 1"), charge(ctx, facts), beside(ctx, f"{facts} 2"))
     got["last"] = await charge(ctx, facts)
     return got
+
+
+@operon.post("/failing")
+@operon.workflow
+async def failing(ctx: operon.WorkflowContext, token: str) -> None:
+    await beside(ctx, token)
+    await charge(ctx, token)
+    await decline(ctx, token)
 
 
 # What the ledger of one `everything` and its child holds in the end.

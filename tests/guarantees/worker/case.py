@@ -121,10 +121,7 @@ class Case:
         """Begins a life."""
         number = len(self.processes)
         environment = {
-            "OPERON_DATABASE_URL": self.url,
-            "WITNESS": str(self._server.socket),
-            "CASE": self._id,
-            "LIFE": str(number),
+            **self.environment(number),
             "STARTS": msgspec.json.encode(starts).decode(),
             "AFTERWARDS": msgspec.json.encode(afterwards).decode(),
             "STAY": "1" if stay else "",
@@ -136,6 +133,15 @@ class Case:
         process.start()
         self.processes.append(process)
         return process
+
+    def environment(self, life: int) -> dict[str, str]:
+        """What every process of this case is told."""
+        return {
+            "OPERON_DATABASE_URL": self.url,
+            "WITNESS": str(self._server.socket),
+            "CASE": self._id,
+            "LIFE": str(life),
+        }
 
     def trace_of(self, life: int) -> Path:
         return self._server.folder / f"{self._id.rpartition(' ')[2]}.{life}.trace"
