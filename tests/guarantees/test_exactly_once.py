@@ -178,6 +178,22 @@ async def test_a_record_that_never_arrives_is_waited_for_by_every_effect(server:
     await sweep(places, held_once)
 
 
+async def test_a_connection_that_is_lost_before_or_after_any_message_changes_nothing(server: Server) -> None:
+    """The process lives, and cannot know what became of its message. It finds out, and ends what it began."""
+    places = [Site(site.label, "before", site.nth, "CUT") for site in each(PATH, "before")]
+    places += [Site(site.label, "after", site.nth, "CUT") for site in each(PATH, "after")]
+    places += [Site(label, "after", signal="CUT") for label in sorted(BESIDE)]
+
+    async def cut_once(site: Site) -> None:
+        async with server.case(str(site)) as case:
+            starts = [Start("everything", uuid4(), ("t",))]
+            assert await case.live(starts, site) == 0
+            assert len(case.results()) == 1, f"{case}: {case.news()}"
+            await case.check([starts[0].uuid])
+
+    await sweep(places, cut_once)
+
+
 async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(server: Server) -> None:
     first = Site("commit with checkpoint serializable", "before")
     places = [Site(label, when) for label in sorted(TAKEOVER) for when in ("before", "after")]

@@ -3,7 +3,8 @@
 asyncpg makes each connection's protocol from `asyncpg.protocol.Protocol`, so a subclass in its place sees every message
 that is sent to the server, whoever asked for it. `before` dies before it is sent; `after` dies when it was answered and
 nobody knows yet; `held` never sends it, lets the rest of the process go on for a moment, and dies then: whoever should
-have waited for the answer and did not gives himself away. SIGSTOP in place of SIGKILL makes a process that is not dead.
+have waited for the answer and did not gives himself away. SIGSTOP in place of SIGKILL makes a process that is not dead,
+CUT one that lives on without the connection: cut `after`, it never hears the answer.
 
 The one exchange without a label is the opening of a connection: nothing is written by it.
 """
@@ -16,6 +17,7 @@ import re
 import signal
 from typing import Any, Literal
 
+import asyncpg
 import asyncpg.protocol
 import msgspec
 
@@ -56,7 +58,7 @@ class Site(msgspec.Struct, frozen=True):
     label: str
     when: When = "before"
     nth: int = 1
-    signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
+    signal: Literal["SIGKILL", "SIGSTOP", "CUT"] = "SIGKILL"
 
     def __str__(self) -> str:
         return f"{self.signal} {self.when} {self.label} #{self.nth}"
@@ -79,10 +81,10 @@ def install(site: Site | None, trace: str | None) -> None:
             if struck and site is not None and site.when != "after":
                 if site.when == "held":
                     await asyncio.sleep(HELD_SECONDS)
-                strike(site)
+                strike(site, self)
             answer = await exchange(self, *args, **kwargs)
             if struck and site is not None and site.when == "after":
-                strike(site)
+                strike(site, self)
             return answer
 
         return method
@@ -91,7 +93,10 @@ def install(site: Site | None, trace: str | None) -> None:
     asyncpg.protocol.Protocol = type("WatchedProtocol", (asyncpg.protocol.Protocol,), methods)
 
 
-def strike(site: Site) -> None:
+def strike(site: Site, connection: Any) -> None:
+    if site.signal == "CUT":
+        connection.abort()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
     os.kill(os.getpid(), getattr(signal, site.signal))
 
 
