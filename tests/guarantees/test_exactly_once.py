@@ -10,19 +10,20 @@ What is checked of each case stands in `worker/case.py`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from uuid import uuid4
 
 import pytest
 
 from tests.guarantees.worker.case import Case, Server
 from tests.guarantees.worker.life import Start
-from tests.guarantees.worker.sites import Site
+from tests.guarantees.worker.sites import Site, When
 from tests.guarantees.worker.sweep import sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 # A process comes up. Nothing here belongs to any workflow, but somebody's may be waiting for it.
-STARTUP = """
+STARTUP: Sequence[str] = """
 prepare select current_setting('server_version_num')::int, current_setting('se
 select current_setting('server_version_num')::int, current_setting('se
 prepare select to_regclass('operon.migrations')
@@ -39,7 +40,7 @@ select pg_advisory_lock(28528, N)
 """.strip().split("\n")
 
 # `everything` runs from its start to its end, and the process leaves in order.
-PATH = """
+PATH: Sequence[str] = """
 prepare flush
 prepare SELECT current_setting('jit') AS cur, set_config('jit', 'off', false)
 SELECT current_setting('jit') AS cur, set_config('jit', 'off', false)
@@ -150,8 +151,8 @@ async def test_every_message_to_the_database_is_a_place_to_die_at(server: Server
         code = await case.live(starts)
 
         assert code == 0
-        assert Counter(label for label in case.labels(0) if label not in BESIDE) == Counter(STARTUP + PATH)
-        assert BESIDE <= set(case.labels(0))
+        assert Counter(label for label in case.labels(0) if label not in BESIDE) == Counter([*STARTUP, *PATH])
+        assert set(case.labels(0)) >= BESIDE
         await case.check([starts[0].uuid])
 
 
@@ -198,7 +199,11 @@ async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(se
     first = Site("commit with checkpoint serializable", "before")
     places = [Site(label, when) for label in sorted(TAKEOVER) for when in ("before", "after")]
     places += each(STARTUP, "before")
-    places += [Site("commit with checkpoint serializable", "after"), Site("flush post", "before"), Site("flush end", "after")]
+    places += [
+        Site("commit with checkpoint serializable", "after"),
+        Site("flush post", "before"),
+        Site("flush end", "after"),
+    ]
 
     async def killed_twice(second: Site) -> None:
         async with server.case(f"{first}, then {second}") as case:
@@ -237,11 +242,11 @@ async def dies(case: Case, starts: list[Start], site: Site) -> None:
     assert code == -9, f"{site} was not reached: exit code {code}"
 
 
-def each(labels: list[str], when: str) -> list[Site]:
+def each(labels: Sequence[str], when: When) -> list[Site]:
     """A site for every one of them, the n-th of its label."""
     count: Counter[str] = Counter()
     sites: list[Site] = []
     for label in labels:
         count[label] += 1
-        sites.append(Site(label, when, count[label]))  # type: ignore[arg-type]
+        sites.append(Site(label, when, count[label]))
     return sites

@@ -11,7 +11,7 @@ import pytest
 from tests.guarantees.worker.case import Case, Server
 from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.served import Answer, Served, serving
-from tests.guarantees.worker.sites import Site
+from tests.guarantees.worker.sites import Site, When
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -57,16 +57,18 @@ async def test_a_hundred_starts_of_a_workflow_that_fails_are_one_failure_also_af
         await failed_once(case, workflow)
 
 
-@pytest.mark.parametrize("label", ["flush start everything", "commit with checkpoint serializable", "flush charge + end"])
+@pytest.mark.parametrize(
+    "label", ["flush start everything", "commit with checkpoint serializable", "flush charge + end"]
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_hundred_starts_before_a_kill_and_a_hundred_after_it_are_one_execution(
-    server: Server, label: str, when: str
+    server: Server, label: str, when: When
 ) -> None:
     async with server.case(f"{when} {label}") as case:
         workflow = uuid4()
         starts = [Start("everything", workflow, ("t",), times=MANY)]
 
-        assert await case.live(starts, Site(label, when)) == -9  # type: ignore[arg-type]
+        assert await case.live(starts, Site(label, when)) == -9
         assert await case.live(starts) == 0
 
         assert len([news for news in case.news(1) if news.what == "result"]) == MANY
@@ -131,7 +133,9 @@ async def test_a_hundred_requests_for_a_workflow_that_fails_are_one_failure_also
 
 
 @pytest.mark.parametrize("path", ["/charge", "/beside"])
-async def test_a_hundred_requests_for_a_single_step_are_one_execution_also_after_a_kill(server: Server, path: str) -> None:
+async def test_a_hundred_requests_for_a_single_step_are_one_execution_also_after_a_kill(
+    server: Server, path: str
+) -> None:
     async with server.case(f"http {path}") as case:
         async with serving(case, 0) as first:
             before = await a_hundred(first, path, {"value": "v"}, "k")

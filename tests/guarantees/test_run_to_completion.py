@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.guarantees.worker.case import Server, kill
+from tests.guarantees.worker.case import Case, Server, kill
 from tests.guarantees.worker.life import Start
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -28,8 +28,7 @@ async def test_every_workflow_of_a_batch_finishes_however_often_its_process_dies
             life = len(case.processes)
             process = case.begin(case.again(starts), stay=True)
             # Not before anything happened: a moment between two calls that the world hears of.
-            some = chance.randrange(1, WORKFLOWS * 2)
-            await case.heard(lambda: len(case.calls(life)) >= some or len(case.results()) == WORKFLOWS)
+            await until_calls(case, chance.randrange(1, WORKFLOWS * 2), life)
             await asyncio.sleep(chance.random() * 0.05)
             kill(process)
             assert await case.ended(process) == -9
@@ -37,7 +36,7 @@ async def test_every_workflow_of_a_batch_finishes_however_often_its_process_dies
         assert await case.live(case.again(starts)) == 0
 
         await case.check([start.uuid for start in starts])
-        assert {len(case.calls(life)) > 0 for life in range(3)} == {True}, "no life was killed at its work"
+        assert all(case.calls(life) for life in range(3)), "the first lives were not killed at their work"
 
 
 async def test_a_batch_finishes_while_its_processes_die_one_after_another_beside_each_other(server: Server) -> None:
@@ -50,7 +49,7 @@ async def test_a_batch_finishes_while_its_processes_die_one_after_another_beside
         for _ in range(KILLS):
             life = len(case.processes)
             younger = case.begin(case.again(starts) if life > 1 else [], stay=True)
-            await case.heard(lambda: len(case.calls()) > WORKFLOWS * 4 * life // KILLS or len(case.results()) == WORKFLOWS)
+            await until_calls(case, WORKFLOWS * 4 * life // KILLS)
             await asyncio.sleep(chance.random() * 0.05)
             kill(older)
             assert await case.ended(older) == -9
@@ -64,3 +63,8 @@ async def test_a_batch_finishes_while_its_processes_die_one_after_another_beside
         for start in starts:
             await case.check_one(start.uuid)
         await case.check_ledger()
+
+
+async def until_calls(case: Case, count: int, life: int | None = None) -> None:
+    """Waits until the world has heard so many calls, or there is nothing left to call for."""
+    await case.heard(lambda: len(case.calls(life)) >= count or len(case.results()) == WORKFLOWS)

@@ -6,7 +6,6 @@ works.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from multiprocessing.context import ForkServerProcess
@@ -51,6 +50,56 @@ async def test_a_process_that_sleeps_inside_a_step_changes_nothing_when_it_wakes
         await wakes_up_to_another_owner(case, sleeper)
 
 
+@pytest.mark.parametrize(
+    ("site", "step"),
+    [
+        (Site("commit with checkpoint serializable", signal="SIGSTOP"), "serializable"),
+        (Site("flush post", signal="SIGSTOP"), "post"),
+        (Site("flush charge", signal="SIGSTOP"), "charge"),
+    ],
+    ids=str,
+)
+async def test_a_process_that_wakes_while_the_new_owner_is_at_the_same_step_records_nothing(
+    server: Server, site: Site, step: str
+) -> None:
+    """The new owner has recorded nothing yet, so no primary key is in the way: only the fence is."""
+    async with server.case(f"both at {step}") as case:
+        gate = case.withhold(1, step)
+        sleeper = await asleep_at(case, site)
+        other = case.begin([], stay=True)
+        await case.heard(lambda: any(call.name == step for call in case.calls(1)))
+        await case.look()
+        recorded = case.snapshots[-1]
+
+        os.kill(sleeper.pid or 0, signal.SIGCONT)
+        await until(lambda: is_back(case, sleeper))
+        await until(lambda: has_sent_more(case, site.label))
+        await case.look()
+
+        # What the sleeper does under its new number is another workflow's.
+        assert {place for place in case.snapshots[-1] if place[0] == WORK.uuid} == set(recorded)
+        gate.set()
+        assert await case.ended(sleeper) == 0
+        kill(other)
+        await case.ended(other)
+        await case.settled()
+        for start in {news.workflow for news in case.news(0)}:
+            await case.check_one(start)
+        await case.check_ledger()
+
+
+async def has_sent_more(case: Case, label: str) -> bool:
+    """Whether the sleeper has gone on after the message that it slept before."""
+    labels = case.labels(0)
+    return len(labels) > labels.index(label) + 1
+
+
+async def is_back(case: Case, process: ForkServerProcess) -> bool:
+    """Whether it has another number."""
+    numbers = await case.connection.fetchval("select count(*) from operon.executors where pid = $1", process.pid)
+    return bool(numbers == 2)
+
+
 WORK = Start("everything", uuid4(), ("t",))
 
 
@@ -92,6 +141,5 @@ async def wakes_up_to_another_owner(case: Case, sleeper: ForkServerProcess) -> N
     for start in (WORK.uuid, *{news.workflow for news in case.news(0)}):
         await case.check_one(start)
     await case.check_ledger()
-    incarnations = await case.connection.fetchval("select count(*) from operon.executors where pid = $1", sleeper.pid)
-    assert incarnations == 2, f"{case}: it came back as {incarnations - 1} others"
+    assert await is_back(case, sleeper), f"{case}: it did not come back under another number"
     assert len(case.results()) == 2

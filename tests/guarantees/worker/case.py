@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from operon.database import testbed
+from operon.database.connection import connect
 from operon.testing import with_database
 from tests.guarantees.worker import application, sites, witness
 from tests.guarantees.worker.life import Start, live
@@ -72,7 +72,7 @@ class Server:
     async def case(self, name: str) -> AsyncGenerator[Case]:
         """An empty database; processes that are left at the end are killed."""
         database = self._free.pop() if self._free else await self._another()
-        connection = await asyncpg.connect(database)
+        connection: Any = await connect(database, {"application_name": "the case"})
         case = Case(name, self, database, connection)
         try:
             yield case
@@ -171,7 +171,7 @@ class Case:
 
     async def is_quiet(self) -> bool:
         """Whether no process of the application is connected, and so none can still commit."""
-        return await self.connection.fetchval(BACKENDS) == 0
+        return bool(await self.connection.fetchval(BACKENDS) == 0)
 
     async def look(self) -> None:
         """A snapshot: what was recorded earlier is there and unchanged."""
@@ -267,7 +267,11 @@ class Case:
             assert place[0] == call.workflow, f"{self}: {call} has the key of another"
             before = self.recorded_before(call.life)
             assert place not in before, f"{self}: {call} was called in life {call.life}, but was recorded before it"
-        twice = [c for c, n in Counter((c.life, c.key, c.attempt) for c in self.calls() if c.key != "inside").items() if n > 1]
+        twice = [
+            c
+            for c, n in Counter((c.life, c.key, c.attempt) for c in self.calls() if c.key != "inside").items()
+            if n > 1
+        ]
         assert not twice, f"{self}: called twice in one life: {twice}"
 
     def recorded_before(self, life: int) -> dict[tuple[UUID, int], str]:
@@ -295,7 +299,7 @@ def kill(process: ForkServerProcess) -> None:
 async def until(fact: Callable[[], Awaitable[bool]]) -> None:
     """Waits for a fact that can only be looked at."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await fact():
+        while not await fact():  # noqa: ASYNC110 - what is in a database or a process table rings no bell
             await asyncio.sleep(0.01)
 
 

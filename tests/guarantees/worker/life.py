@@ -42,7 +42,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 # A killed process is known to be gone by its session lock, within two looks; a stopped one by its lease.
-SETTINGS = {"poll_seconds": 0.1, "lease_seconds": 2.0, "heartbeat_seconds": 0.4, "crash_budget": 50}
+SETTINGS: dict[str, Any] = {"poll_seconds": 0.1, "lease_seconds": 2.0, "heartbeat_seconds": 0.4, "crash_budget": 50}
 
 
 def live(environment: Mapping[str, str]) -> None:
@@ -72,7 +72,7 @@ async def main() -> None:
 async def registered(app: operon.Operon) -> None:
     """Waits until a death of this process would be seen by its session lock: it is held, and the lease says so."""
     lease = app.executor.incarnation.lease
-    while not lease.session_lock:
+    while not lease.session_lock:  # noqa: ASYNC110 - the lease has no event for it
         await asyncio.sleep(0.01)
 
 

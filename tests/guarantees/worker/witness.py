@@ -79,7 +79,9 @@ class Witness:
                     if message.call is not None:
                         self.calls.append(message.call)
                     self._heard.notify_all()
-                if (call := message.call) is not None and (gate := self._withheld.get((call.case, call.life, call.name))):
+                if (call := message.call) is not None and (
+                    gate := self._withheld.get((call.case, call.life, call.name))
+                ):
                     await gate.wait()
                 writer.write(b"\n")
                 await writer.drain()
