@@ -110,7 +110,7 @@ prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 commit with checkpoint beside
 commit with checkpoint beside
-flush charge + end
+flush charge + random + end
 prepare executors.leave
 executors.leave
 """.strip().split("\n")

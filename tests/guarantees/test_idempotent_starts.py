@@ -58,7 +58,7 @@ async def test_a_hundred_starts_of_a_workflow_that_fails_are_one_failure_also_af
 
 
 @pytest.mark.parametrize(
-    "label", ["flush start everything", "commit with checkpoint serializable", "flush charge + end"]
+    "label", ["flush start everything", "commit with checkpoint serializable", "flush charge + random + end"]
 )
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_hundred_starts_before_a_kill_and_a_hundred_after_it_are_one_execution(

@@ -103,7 +103,8 @@ async def everything(ctx: operon.WorkflowContext, token: str) -> dict[str, Any]:
     got: dict[str, Any] = {"facts": facts}
     got["charge"] = await charge(ctx, facts)
     got["read_committed"] = await read_committed(ctx, facts)
-    got["drawn"] = await repeatable_read(ctx, f"{facts} {ctx.random()!r}")
+    got["luck"] = ctx.random()
+    got["drawn"] = await repeatable_read(ctx, f"{facts} {got['luck']!r}")
     got["serializable"] = await serializable(ctx, facts)
     got["entries"] = await entries(ctx)
     got["post"] = await post(ctx, facts)
@@ -126,6 +127,7 @@ async def everything(ctx: operon.WorkflowContext, token: str) -> dict[str, Any]:
     got["retrieved"] = await found.get_result()
     got["beside"] = await asyncio.gather(beside(ctx, f"{facts} 1"), charge(ctx, facts), beside(ctx, f"{facts} 2"))
     got["last"] = await charge(ctx, facts)
+    got["end"] = ctx.random()  # not durable yet when the body returns: who is told the result is told this
     return got
 
 
@@ -145,13 +147,14 @@ LEDGER_OF_EVERYTHING = Counter(
 CALLS_OF_EVERYTHING = Counter({("charge", 1): 4, ("post", 1): 1, ("post", 2): 1, ("decline", 1): 1})
 
 
-def expected(facts: str, drawn: str) -> dict[str, Any]:
+def expected(facts: str, luck: float, end: float) -> dict[str, Any]:
     """The result of `everything`, for the values that its run drew."""
     return {
         "facts": facts,
         "charge": f"charged {facts}",
         "read_committed": f"read_committed {facts}",
-        "drawn": drawn,
+        "luck": luck,
+        "drawn": f"repeatable_read {facts} {luck!r}",
         "serializable": f"serializable {facts}",
         "entries": 3,
         "post": f"posted {facts}",
@@ -164,4 +167,5 @@ def expected(facts: str, drawn: str) -> dict[str, Any]:
         "retrieved": f"child {facts}",
         "beside": [f"beside {facts} 1", f"charged {facts}", f"beside {facts} 2"],
         "last": f"charged {facts}",
+        "end": end,
     }

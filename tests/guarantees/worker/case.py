@@ -244,8 +244,12 @@ class Case:
         entries = await self.connection.fetch("select what, value from ledger where workflow_uuid = any ($1)", family)
         written = Counter(row["what"] for row in entries)
         assert written == application.LEDGER_OF_EVERYTHING, f"{self}: {written}"
-        drawn = next(f"repeatable_read {row['value']}" for row in entries if row["what"] == "repeatable_read")
-        assert result == application.expected(result["facts"], drawn), f"{self}: {result}"
+        facts, luck, end = result["facts"], result["luck"], result["end"]
+        assert result == application.expected(facts, luck, end), f"{self}: {result}"
+        wrong = [
+            row["value"] for row in entries if row["what"] == "repeatable_read" and row["value"] != f"{facts} {luck!r}"
+        ]
+        assert not wrong, f"{self}: drawn twice: {luck} and {wrong}"
         strays = [row["value"] for row in entries if not row["value"].startswith(result["facts"])]
         assert not strays, f"{self}: drawn twice: {result['facts']} and {strays}"
 
