@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 from actors.clock import Clock
+from actors.crash_window import CrashWindow
 from actors.dynamic_child import DynamicChild, OnExit
 from actors.errors import (
     IntensityExceeded,
@@ -53,7 +54,7 @@ class DynamicSupervisor(Host):
 
     `restart`        the restart type of children that name none.
     `backoff`        the pause before a restart. A life longer than `backoff.longest` seconds forgives earlier crashes.
-    `crashes_max`    how many crashes in a row a child may have; at the last one it is given up (state CRASHED).
+    `crashes_max`    how many crashes in a row a child is brought back from; after one more it is CRASHED for good.
     `intensity`      how many *distinct* children may crash within the window, whatever their restart type.
     `on_intensity`   what to do when more do. Called with the supervisor, which then counts from zero; usually it
                      calls `suspend`. Without it the supervisor gives up: it stops all and raises in its parent.
@@ -83,6 +84,7 @@ class DynamicSupervisor(Host):
         self.backoff = backoff or Backoff(first=1.0, longest=300.0)
         self.crashes_max = crashes_max
         self.intensity = intensity or Intensity(restarts=20, period=60.0)
+        self._window = CrashWindow(self.intensity)
         self.on_intensity = on_intensity
         self.children_max = children_max
         self.stop_timeout = stop_timeout
@@ -94,8 +96,6 @@ class DynamicSupervisor(Host):
         self._restarting: dict[str, DynamicChild] = {}
         self._held: dict[str, DynamicChild] = {}  # whose pause ended while the supervisor was suspended
         self._zombies: dict[asyncio.Task[None], DynamicChild] = {}
-        # The last crash of each child, oldest first, at most `intensity.restarts` of them: enough to judge the window.
-        self._crashes: dict[str, float] = {}
         self._failed: asyncio.Future[None] | None = None
         self._stopping = 0  # children that were cancelled and have not ended
         self._quiet: asyncio.Future[None] | None = None  # done when there are none of those
@@ -205,7 +205,7 @@ class DynamicSupervisor(Host):
         if self.state is not SupervisorState.SUSPENDED:
             return
         self.state = SupervisorState.RUNNING
-        self._crashes.clear()
+        self._window.clear()
         self.emit(Happening.RESUMED)
         held, self._held = self._held, {}
         for child in held.values():
@@ -359,14 +359,8 @@ class DynamicSupervisor(Host):
     # -- intensity -----------------------------------------------------------------------------------------------------
 
     def _count(self, child: DynamicChild, exit: Crashed, now: float) -> None:
-        crashes = self._crashes
-        crashes.pop(child.name, None)
-        if not self.intensity.full(crashes.values(), now):
-            crashes[child.name] = now
-            while len(crashes) > self.intensity.restarts:
-                del crashes[next(iter(crashes))]
+        if not self._window.overflows(child.name, now):
             return
-        crashes.clear()
         if self.on_intensity is not None:
             try:
                 self.on_intensity(self)
@@ -398,7 +392,7 @@ class DynamicSupervisor(Host):
     # -- as a host -----------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        self._crashes.clear()
+        self._window.clear()
         self._failed = asyncio.get_running_loop().create_future()
 
     async def _serve(self) -> None:
@@ -426,7 +420,7 @@ class DynamicSupervisor(Host):
             restarting=self.restarting,
             zombies=len(self._zombies),
             restarts=self.restarts,
-            restarts_in_window=self.intensity.used(self._crashes.values(), now),
+            restarts_in_window=self._window.used(now),
             restarts_allowed=self.intensity.restarts,
             period_seconds=self.intensity.period,
             uptime_seconds=now - self.started_at,

@@ -176,4 +176,10 @@ def failure_of(task: asyncio.Task[None]) -> BaseException | None:
 
 def stack_of(task: asyncio.Task[Any]) -> str:
     """Say where a task is waiting, outermost frame first: what one wants to know about a zombie."""
-    return " > ".join(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in task.get_stack())
+    places: list[str] = []
+    awaited: Any = task.get_coro()
+    # Task.get_stack() shows only the outermost coroutine of a task that waits.
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        places.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        awaited = awaited.cr_await
+    return " > ".join(places)

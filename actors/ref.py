@@ -38,17 +38,7 @@ class Ref(Lifetime, Generic[M_contra]):
 
         Returning means that the message is in the mailbox, not that it was handled. Raises `ActorDead`.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                self.tell_nowait(message)
-            except MailboxFull:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise
-                await self._mailbox.room(left)
-            else:
-                return
+        await self._put_when_there_is_room((message, None), time.monotonic() + timeout)
 
     def tell_nowait(self, message: M_contra) -> None:
         """Send a message, or raise `MailboxFull` or `ActorDead` at once."""
@@ -65,9 +55,10 @@ class Ref(Lifetime, Generic[M_contra]):
         `await counter.ask(Total)`; a message with more fields is asked with a lambda.
 
         Raises `AskTimeout` after `timeout` seconds, `ActorCrashed` when the actor crashes on this message, `ActorDead`,
-        and `MailboxFull`.
+        and `MailboxFull` when there was no room for it in all that time.
         """
         loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + timeout
         answer: asyncio.Future[T] = loop.create_future()
         reply = Reply(answer)
 
@@ -82,9 +73,9 @@ class Ref(Lifetime, Generic[M_contra]):
         def dead(_exit: Exit) -> None:
             reply.fail(self._dead())
 
-        self._put((question(reply), reply))
+        await self._put_when_there_is_room((question(reply), reply), deadline)
         # A timer that answers, not one that cancels: nothing to tell apart from a cancellation of the caller.
-        timer = loop.call_later(timeout, too_late, context=Context())
+        timer = loop.call_later(deadline - time.monotonic(), too_late, context=Context())
         self.watch(dead)
         try:
             return await answer
@@ -108,6 +99,18 @@ class Ref(Lifetime, Generic[M_contra]):
             raise self._dead() from None
         except MailboxFull as full:
             raise MailboxFull(f"{self.name!r}: {full.message}", hint=full.hint) from None
+
+    async def _put_when_there_is_room(self, letter: Letter[M_contra], deadline: float) -> None:
+        while True:
+            try:
+                self._put(letter)
+            except MailboxFull:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                await self._mailbox.room(left)
+            else:
+                return
 
     def _dead(self) -> ActorDead:
         if self.exit is None:

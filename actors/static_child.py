@@ -91,7 +91,8 @@ class StaticChild:
         ready: asyncio.Future[None] = loop.create_future()
 
         def started() -> None:
-            if not ready.done():
+            if not ready.done() and self.generation == generation:
+                self.state = ChildState.RUNNING
                 ready.set_result(None)
 
         self.task = task = loop.create_task(self._guarded(scope, started), name=self.name, context=Context())
@@ -108,7 +109,6 @@ class StaticChild:
             raise ChildStartFailed(f"child {self.name!r} did not start ({exit})") from (
                 exit.error if isinstance(exit, Crashed) else None
             )
-        self.state = ChildState.RUNNING
         task.add_done_callback(lambda task: self._keeper.ended(self, generation, result_of(task)), context=Context())
 
     async def stop(self) -> Exit:

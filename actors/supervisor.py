@@ -357,7 +357,7 @@ class Supervisor(Host):
             strategy=self.strategy.value,
             state=self.state.value,
             dynamic=False,
-            running=sum(1 for child in children if child.task is not None),
+            running=sum(1 for child in children if child.state is ChildState.RUNNING),
             restarting=sum(1 for child in children if child.state is ChildState.RESTARTING),
             zombies=len(self._zombies),
             restarts=self.restarts,

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 from uuid import UUID
 
 from opentelemetry import trace
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from operon.operations import Operation, Workflow
 
 N = TypeVar("N")
+P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("operon.application")
@@ -193,7 +194,7 @@ class WorkflowContext(InvokingContext):
         super().__init__(invoker, workflow_uuid, caller, application)
         self._workflow = invoker
 
-    async def child_workflow(self, workflow: Workflow[..., R], *args: Any, **kwargs: Any) -> WorkflowHandle[R]:
+    async def child_workflow(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Starts a child workflow; the same as calling it: `await workflow(ctx, *args)`."""
         handle: WorkflowHandle[R] = await workflow(self, *args, **kwargs)
         return handle

@@ -15,7 +15,7 @@ class Results(Protocol):
     """Where a handle gets its answers: in a workflow they are recorded steps, elsewhere plain look-ups."""
 
     def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]: ...
-    def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]: ...
+    def status(self, workflow_uuid: UUID) -> Coroutine[object, None, WorkflowStatus | None]: ...
 
 
 class WorkflowHandle(Generic[R_co]):
@@ -27,7 +27,7 @@ class WorkflowHandle(Generic[R_co]):
         self._results = results
         self.workflow_uuid = workflow_uuid
 
-    def get_result(self, timeout: float | None = None) -> Coroutine[Any, Any, R_co]:
+    def get_result(self, timeout: float | None = None) -> Coroutine[object, None, R_co]:
         """Waits until the workflow is finished; gives its result or raises its error.
 
         timeout: seconds to wait, for ever by default; `ResultTimeout` after that, and the workflow goes on.
@@ -35,7 +35,7 @@ class WorkflowHandle(Generic[R_co]):
         """
         return self._results.result(self.workflow_uuid, timeout)
 
-    def get_status(self) -> Coroutine[Any, Any, WorkflowStatus | None]:
+    def get_status(self) -> Coroutine[object, None, WorkflowStatus | None]:
         """What the database knows of the workflow now; None for an unknown UUID."""
         return self._results.status(self.workflow_uuid)
 

@@ -94,7 +94,7 @@ class Operation(Described, Generic[P, R]):
 
     __hash__ = object.__hash__
 
-    def __call__(self, ctx: InvokingContext, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, ctx: InvokingContext, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Calls the operation; the step is numbered here."""
         try:
             invoker = ctx.invoker
@@ -102,7 +102,7 @@ class Operation(Described, Generic[P, R]):
             raise not_invoking(self, ctx) from None
         return invoker.invoke(self, ctx, args, kwargs)
 
-    def bind_context(self, ctx: InvokingContext) -> Callable[P, Coroutine[Any, Any, R]]:
+    def bind_context(self, ctx: InvokingContext) -> Callable[P, Coroutine[object, None, R]]:
         """This operation with the context in front, for `ctx.invoke(Class)`."""
         return functools.partial(self.__call__, ctx)
 
@@ -111,7 +111,7 @@ class Operation(Described, Generic[P, R]):
         @overload
         def __get__(self, instance: None, owner: type) -> Self: ...
         @overload
-        def __get__(self, instance: object, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+        def __get__(self, instance: object, owner: type) -> Callable[P, Coroutine[object, None, R]]: ...
         def __get__(self, instance: object | None, owner: type) -> Any: ...
 
 

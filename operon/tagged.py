@@ -25,7 +25,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from asyncpg.pgproto import pgproto
 
 from operon.shapes import field_names, key_path
 
@@ -138,6 +137,9 @@ def lower(value: Any, classes: Classes, depth: int = DEPTH_MAX) -> Any:
         return writer(value)
     if depth == 0:
         raise Refusal(TOO_DEEP)
+    if _is(value, UUID):
+        # What asyncpg gives for a uuid, and a context for its workflow's: a subclass, and equal to the standard one.
+        return _WRITERS[UUID](value)
     if _is(value, enum.Enum):
         return _lower_enum(value, classes, depth)
     if (names := field_names(kind)) is not None:
@@ -243,8 +245,6 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
     dt.timedelta: lambda value: {"$timedelta": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},
-    # What asyncpg gives for a uuid, and a context for its workflow's: a subclass, and equal to the standard one.
-    pgproto.UUID: lambda value: {"$uuid": str(value)},
     msgspec.UnsetType: lambda value: {"$unset": None},
 }
 

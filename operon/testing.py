@@ -28,6 +28,8 @@ from operon.database import testbed
 from operon.errors import OperonError
 from operon.runtime.executor import Executor
 
+__all__ = ["TestRuntime"]
+
 SERVER = "OPERON_TEST_DATABASE_URL"  # a server to make databases on; the embedded one otherwise
 FOLDER = Path(".operon/test-postgres")
 

@@ -49,16 +49,17 @@ class Pool:
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            granted = await asyncio.wait_for(waiter, timeout)
-        except TimeoutError:
+            async with asyncio.timeout(timeout):
+                granted = await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # served in the same moment, and cannot take it
+                self._pass_on(waiter.result())
+            if not isinstance(error, TimeoutError):
+                raise
             raise DatabaseUnavailable(
                 f"none of {self._size} database connections was free for {timeout} s",
                 hint="raise pool_size, or look for transactions that wait for something else than the database",
             ) from None
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and (connection_or_none := waiter.result()) is not None:
-                self.release(connection_or_none)
-            raise
         return granted if granted is not None else await self.acquire(timeout)
 
     def release(self, connection: Connection) -> None:
@@ -138,6 +139,13 @@ class Pool:
             self._opening -= 1
         self._used.add(connection)
         return connection
+
+    def _pass_on(self, granted: Connection | None) -> None:
+        """What a waiter was given and cannot take, for the next one: a connection, or the right to open one."""
+        if granted is None:
+            self._grant(None)
+        else:
+            self.release(granted)
 
     def _grant(self, connection: Connection | None) -> None:
         """Wakes one waiter, which finds that it may open a connection."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from operon.codec import Codec
 from operon.contexts import InvokingContext, TransactionContext
-from operon.database.checkpoints import Checkpoint
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable, Evicted, Fenced
 from operon.failures import decode_error, encode_error
@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from operon.runtime.workflow_actor import WorkflowActor
 
 T = TypeVar("T")
+Decode = Callable[[bytes], Any]
 
 NOW: Codec[datetime] = Codec(datetime, "now()")
 UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
 RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
+RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 
 
@@ -64,18 +66,41 @@ class StepInvoker:
         if incarnation.draining:
             raise Evicted
         called: Any = operation
+        name = operation.name
         match operation.kind:
             case "communicator":
-                step = self._journal.call(StepKind.COMMUNICATOR, operation.name)
-                return self._communicator(step, called, args, kwargs)
+                step = self._journal.call(StepKind.COMMUNICATOR, name)
+                return self._answer(step, operation.signature.result.decode, self._communicator, called, args, kwargs)
             case "transaction":
-                step = self._journal.call(StepKind.TRANSACTION, operation.name)
-                return self._transaction(step, called, args, kwargs)
+                step = self._journal.call(StepKind.TRANSACTION, name)
+                return self._answer(step, operation.signature.result.decode, self._transaction, called, args, kwargs)
             case "workflow":
-                step = self._journal.call(StepKind.CHILD, operation.name)
-                return self._child(step, called, ctx, args, kwargs)
+                step = self._journal.call(StepKind.CHILD, name)
+                return self._answer(step, self._child_handle, self._child, called, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
+
+    async def _answer(
+        self, step: Step, decode: Decode, run: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
+    ) -> Any:
+        """Replay or run: a recorded step is answered by its record, any other runs. Overlapping ones answer in turn."""
+        journal = self._journal
+        try:
+            if (recorded := step.recorded) is not None:
+                if journal.overlapping:
+                    await journal.turn(step)
+                return answer(recorded.output, recorded.error, decode)
+            try:
+                value = await run(step, *arguments)
+            except Exception:
+                if journal.overlapping:
+                    await journal.turn(step)
+                raise
+            if journal.overlapping:
+                await journal.turn(step)
+            return value
+        finally:
+            self._delivered(step)
 
     def _delivered(self, step: Step) -> None:
         self._journal.delivered(step)
@@ -83,56 +108,39 @@ class StepInvoker:
         if hook is not None and step.recorded is None and hook():
             raise Evicted
 
-    # ------------------------------------------------------------------ replay
-
-    async def _replay(self, step: Step, recorded: Checkpoint, decode: Callable[[bytes], Any]) -> Any:
-        if self._journal.interleaved:
-            await self._journal.turn(step)
-        return answer(recorded.output, recorded.error, decode)
-
-    # ------------------------------------------------------------------ run
+    # ------------------------------------------------------------------ operations
 
     async def _communicator(
         self, step: Step, operation: Communicator[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        journal = self._journal
-        codec = operation.signature.result
+        journal, actor, incarnation = self._journal, self._actor, self._incarnation
+        if step.seen is not None:
+            journal.announce(step, operation.name)
+        if journal.pending:
+            await journal.durable()
+        attempts = Attempts(
+            operation,
+            incarnation.lease,
+            incarnation.threads,
+            actor.workflow_uuid,
+            step.number,
+            actor.caller,
+            incarnation.application,
+        )
+        started = clock()
+        incarnation.effects += 1
         try:
-            if step.recorded is not None:
-                return await self._replay(step, step.recorded, codec.decode)
-            if journal.pending:
-                await journal.durable()
-            actor, incarnation = self._actor, self._incarnation
-            attempts = Attempts(
-                operation,
-                incarnation.lease,
-                incarnation.threads,
-                actor.workflow_uuid,
-                step.number,
-                actor.caller,
-                incarnation.application,
-            )
-            started = clock()
-            incarnation.effects += 1
-            try:
-                output, value = codec.settle(await attempts.run(args, kwargs))
-            except Exception as error:
-                journal.record(
-                    step, StepKind.COMMUNICATOR, operation.name, None, started, encode_error(error), attempts.made
-                )
-                if journal.interleaved:
-                    await journal.turn(step)
-                raise
-            finally:
-                incarnation.effects -= 1
-                if incarnation.draining:
-                    incarnation.quiet.set()
-            journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
-            if journal.interleaved:
-                await journal.turn(step)
-            return value
+            output, value = operation.signature.result.settle(await attempts.run(args, kwargs))
+        except Exception as error:
+            stored = encode_error(error)
+            journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
+            raise
         finally:
-            self._delivered(step)
+            incarnation.effects -= 1
+            if incarnation.draining:
+                incarnation.quiet.set()
+        journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
+        return value
 
     async def _transaction(
         self, step: Step, operation: Transaction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -144,12 +152,11 @@ class StepInvoker:
             ctx = TransactionContext(actor.workflow_uuid, actor.caller, application, client)
             return await operation.fn(ctx, *args, **kwargs)
 
-        try:
-            if step.recorded is not None:
-                return await self._replay(step, step.recorded, codec.decode)
-            if journal.pending:
-                await journal.durable()
-            work = Work(
+        if journal.pending:
+            await journal.durable()
+        return await self._transact(
+            step,
+            Work(
                 (actor.workflow_uuid, self._incarnation.number, actor.epoch),
                 step.number,
                 step.seen,
@@ -161,24 +168,18 @@ class StepInvoker:
                 body,
                 lambda value: codec.settle(value),
                 lambda output, error: answer(output, error, codec.decode),
-            )
-            return await self._transact(step, work)
-        finally:
-            self._delivered(step)
+            ),
+        )
 
     async def _transact(self, step: Step, work: Work) -> Any:
-        journal = self._journal
+        kind = StepKind(work.kind)
         try:
             value = await self._incarnation.transactions.run(work)
         except Failed as failed:
-            journal.record(step, StepKind(work.kind), work.name, None, work.started, failed.stored)
-            if journal.interleaved:
-                await journal.turn(step)
+            self._journal.record(step, kind, work.name, None, work.started, failed.stored)
             raise failed.error from None
         if work.read_only:
-            journal.record(step, StepKind(work.kind), work.name, work.output, work.started)
-        if journal.interleaved:
-            await journal.turn(step)
+            self._journal.record(step, kind, work.name, work.output, work.started)
         return value
 
     async def _child(
@@ -189,60 +190,48 @@ class StepInvoker:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> WorkflowHandle[Any]:
-        journal, actor = self._journal, self._actor
-        chosen = ctx.options.workflow_uuid
+        journal, actor, spawner = self._journal, self._actor, self._incarnation.spawner
+        child: WorkflowActor | None = None
+        started = clock()
         try:
-            if step.recorded is not None:
-                uuid = await self._replay(step, step.recorded, CHILD.decode)
-                return WorkflowHandle(RecordedResults(self, None), uuid)
-            started = clock()
-            try:
-                if chosen is None:
-                    # The child's start and this checkpoint are in one batch: both are durable, or neither is.
-                    uuid = child_uuid(actor.workflow_uuid, step.number)
-                    child = self._incarnation.spawner.begin_child(
-                        operation, actor.caller, uuid, args, kwargs, (actor.workflow_uuid, step.number)
-                    )
-                else:
-                    uuid = chosen
-                    await self._incarnation.spawner.start(operation, actor.caller, uuid, args, kwargs)
-                    child = None
-            except Exception as error:
-                journal.record(step, StepKind.CHILD, operation.name, None, started, encode_error(error))
-                raise
-            journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
-            return WorkflowHandle(RecordedResults(self, child), uuid)
-        finally:
-            self._delivered(step)
+            uuid = ctx.options.workflow_uuid
+            if uuid is None:
+                # The child's start and this checkpoint are in one batch: both are durable, or neither is.
+                uuid = child_uuid(actor.workflow_uuid, step.number)
+                parent = (actor.workflow_uuid, step.number)
+                child = spawner.begin_child(operation, actor.caller, uuid, args, kwargs, parent)
+            else:
+                await spawner.start(operation, actor.caller, uuid, args, kwargs)
+        except Exception as error:
+            journal.record(step, StepKind.CHILD, operation.name, None, started, encode_error(error))
+            raise
+        journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
+        return WorkflowHandle(RecordedResults(self, child), uuid)
+
+    def _child_handle(self, stored: bytes) -> WorkflowHandle[Any]:
+        return WorkflowHandle(RecordedResults(self, None), CHILD.decode(stored))
+
+    # ------------------------------------------------------------------ one-statement transactions
 
     def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """A one-statement transaction, committed together with its checkpoint."""
-        step = self._journal.call(StepKind.SQL, statement.strip().rstrip(";")[:60])
-        return self._sql(step, mode, statement, args)
+        step = self._journal.call(StepKind.SQL, statements.name_of(statement))
+        return self._answer(step, partial(statements.decode, mode), self._sql, mode, statement, args)
 
     async def _sql(self, step: Step, mode: str, sql: str, args: tuple[Any, ...]) -> Any:
         journal, actor = self._journal, self._actor
-        try:
-            if step.recorded is not None:
-                return await self._replay(
-                    step, step.recorded, lambda output: statements.shape(mode, statements.OUTPUT.decode(output))
-                )
-            if journal.closed:
-                raise Evicted
-            statement = Statement(actor.workflow_uuid, step.number, step.seen, mode, sql, args, clock())
-            batch = self._incarnation.committer.statement(statement)
-            journal.wait_for(batch)
-            await journal.durable()
-            if statement.moved:
-                return await self._transact(step, self._statement_work(statement))
-            if journal.interleaved:
-                await journal.turn(step)
-            return statement.value
-        finally:
-            self._delivered(step)
+        if journal.closed:
+            raise Evicted
+        statement = Statement(actor.workflow_uuid, step.number, step.seen, mode, sql, args, clock())
+        journal.wait_for(self._incarnation.committer.statement(statement))
+        await journal.durable()
+        if statement.moved:
+            return await self._transact(step, self._statement_work(statement))
+        return statement.value
 
     def _statement_work(self, s: Statement) -> Work:
         """The statement as an ordinary transaction: its batch could not take it along."""
+        decode = partial(statements.decode, s.mode)
         return Work(
             (s.workflow_uuid, self._incarnation.number, self._actor.epoch),
             s.step,
@@ -254,9 +243,7 @@ class StepInvoker:
             False,
             s.run_alone,
             lambda value: value,
-            lambda output, error: answer(
-                output, error, lambda data: statements.shape(s.mode, statements.OUTPUT.decode(data))
-            ),
+            lambda output, error: answer(output, error, decode),
         )
 
     # ------------------------------------------------------------------ deterministic helpers: no wait
@@ -295,62 +282,43 @@ class StepInvoker:
         self, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
     ) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
-        return self._result(self._journal.call(StepKind.RESULT, "get_result"), workflow_uuid, timeout, child)
+        step = self._journal.call(StepKind.RESULT, "get_result")
+        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, child)
 
     async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None) -> Any:
         journal, results = self._journal, self._incarnation.results
+        if journal.pending:
+            await journal.durable()
+        started = clock()
         try:
-            if step.recorded is not None:
-                return await self._replay(step, step.recorded, self._result_decoder(step.recorded))
-            if journal.pending:
-                await journal.durable()
-            started = clock()
-            try:
-                ended = await child.wait() if child is not None and timeout is None else None
-                if ended is None:
-                    ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
-                value = ended.value(workflow_uuid, self._incarnation.catalog)
-            except Exception as error:
-                journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
-                raise
-            stored = RESULT.encode((ended.name, (ended.output or b"").decode()))
-            journal.record(step, StepKind.RESULT, "get_result", stored, started)
-            if journal.interleaved:
-                await journal.turn(step)
-            return value
-        finally:
-            self._delivered(step)
+            ended = await child.wait() if child is not None and timeout is None else None
+            if ended is None:
+                ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
+            value = ended.value(workflow_uuid, self._incarnation.catalog)
+        except Exception as error:
+            journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
+            raise
+        stored = RESULT.encode((ended.name, (ended.output or b"").decode()))
+        journal.record(step, StepKind.RESULT, "get_result", stored, started)
+        return value
 
-    def _result_decoder(self, recorded: Checkpoint) -> Callable[[bytes], Any]:
-        def decode(stored: bytes) -> Any:
-            name, output = RESULT.decode(stored)
-            return self._incarnation.catalog.result_codec(name).decode(output.encode())
-
-        return decode
+    def _stored_result(self, stored: bytes) -> Any:
+        name, output = RESULT.decode(stored)
+        return self._incarnation.catalog.result_codec(name).decode(output.encode())
 
     def status_of(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
         """The status of another workflow, as a step."""
-        return self._status(self._journal.call(StepKind.STATUS, "get_status"), workflow_uuid)
+        step = self._journal.call(StepKind.STATUS, "get_status")
+        return self._answer(step, STATUS.decode, self._status, workflow_uuid)
 
     async def _status(self, step: Step, workflow_uuid: UUID) -> WorkflowStatus | None:
         journal = self._journal
-        try:
-            if step.recorded is not None:
-                replayed: WorkflowStatus | None = await self._replay(step, step.recorded, STATUS.decode)
-                return replayed
-            if journal.pending:
-                await journal.durable()
-            started = clock()
-            status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
-            journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
-            if journal.interleaved:
-                await journal.turn(step)
-            return status
-        finally:
-            self._delivered(step)
-
-
-RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
+        if journal.pending:
+            await journal.durable()
+        started = clock()
+        status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
+        journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
+        return status
 
 
 class RecordedResults:
@@ -414,7 +382,7 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
             continue
 
 
-def answer(output: bytes | None, error: bytes | None, decode: Callable[[bytes], Any]) -> Any:
+def answer(output: bytes | None, error: bytes | None, decode: Decode) -> Any:
     """What a checkpoint says: its value, or its error raised."""
     if error is not None:
         raise decode_error(error)

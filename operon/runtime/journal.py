@@ -7,8 +7,10 @@ called, a transaction begins, a handle or a result goes out) everything appended
 rule, `durable()`. A fresh workflow has no history and never asks the database whether a step exists.
 
 Steps that run concurrently answer in an order that the clock decided. So that a replay numbers the later steps alike,
-each step that was called while others were under way records whose answers the workflow had seen; `Interleaving` gives
-them out again in that order. A workflow that does one thing at a time records nothing of the kind and pays nothing.
+each step that was called while others were under way records which answers the workflow had been given, and when;
+`Interleaving` gives them out again in that order. A communicator that is called then is *announced*: the record of its
+call is durable before it is made, because its idempotency key is its number, and must not go to another call after a
+crash. A workflow that does one thing at a time records nothing of the kind and pays nothing.
 """
 
 from __future__ import annotations
@@ -36,27 +38,36 @@ class StepKind(IntEnum):
     UUID4 = 6
     RANDOM = 7
     SQL = 8
+    CALL = 9  # the announcement of a communicator; its step is a negative number, see `announcement`
+
+
+def announcement(number: int) -> int:
+    """The step under which the call of a step is recorded: 0 is -1, 1 is -2; and the other way round."""
+    return -1 - number
 
 
 class Step:
     """A numbered call, and what was recorded of it, if it was."""
 
-    __slots__ = ("number", "recorded", "seen")
+    __slots__ = ("announced", "number", "recorded", "seen")
 
-    def __init__(self, number: int, seen: str | None, recorded: Checkpoint | None) -> None:
+    def __init__(self, number: int, seen: str | None, recorded: Checkpoint | None, announced: bool) -> None:
         self.number = number
         self.seen = seen
         self.recorded = recorded
+        self.announced = announced
 
 
 class Journal:
     """The steps of one live workflow."""
 
     __slots__ = (
+        "_calls",
         "_committer",
         "_interleaving",
         "_next",
         "_outstanding",
+        "_quiet",
         "_recorded",
         "_seen",
         "_ticket",
@@ -79,11 +90,13 @@ class Journal:
         self.stopped: NondeterminismError | None = None
         self.closed = False
         self._committer = committer
-        self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded}
+        self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
+        self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded if checkpoint.step >= 0}
         self._interleaving = Interleaving.of(recorded)
         self._next = 0
         self._outstanding = 0
-        self._seen: list[int] = []
+        self._quiet = 0  # the last step that was called when nothing was under way
+        self._seen: list[str] = []  # the answers given since then: `number@calls made by then`
         self._ticket = ticket
 
     def call(self, kind: StepKind, name: str) -> Step:
@@ -99,25 +112,31 @@ class Journal:
         seen: str | None = None
         if self._outstanding == 0:
             if len(self._seen) > 1:
-                seen = ",".join(map(str, self._seen))
+                seen = f"{self._quiet}:{','.join(self._seen)}"
             self._seen.clear()
+            self._quiet = number
         else:
-            seen = ",".join(map(str, self._seen))
+            seen = f"{self._quiet}:{','.join(self._seen)}"
+            if self._interleaving is None:
+                self._interleaving = Interleaving(calls=number)
         recorded = self._recorded.get(number) if self._recorded else None
         if recorded is not None and (recorded.kind != kind or recorded.name != name):
             raise self._diverged(number, recorded, f"{StepKind(kind).name.lower()} {name!r}")
+        announced = self._calls.get(number) if self._calls else None
+        if announced is not None and (kind != StepKind.COMMUNICATOR or announced.name != name):
+            raise self._diverged(number, announced, f"{StepKind(kind).name.lower()} {name!r}")
         self._next = number + 1
-        self._outstanding += 1
         if self._interleaving is not None:
-            self._interleaving.called(number)
-        return Step(number, seen, recorded)
+            self._interleaving.called(number, alone=self._outstanding == 0)
+        self._outstanding += 1
+        return Step(number, seen, recorded, announced is not None)
 
     def delivered(self, step: Step) -> None:
         """The workflow has the answer of a step, or gave up waiting for it."""
         self._outstanding -= 1
-        self._seen.append(step.number)
+        self._seen.append(f"{step.number}@{self._next}")
         if self._interleaving is not None:
-            self._interleaving.delivered(step.number)
+            self._interleaving.delivered(step.number, alone=self._outstanding == 0)
 
     async def turn(self, step: Step) -> None:
         """Waits until it is the turn of this answer, in the order that was recorded."""
@@ -127,7 +146,7 @@ class Journal:
             )
 
     @property
-    def interleaved(self) -> bool:
+    def overlapping(self) -> bool:
         """Whether answers have to wait for their turn."""
         return self._interleaving is not None
 
@@ -146,6 +165,16 @@ class Journal:
             raise Evicted
         self._ticket = self._committer.checkpoint(
             self.workflow_uuid, step.number, kind, name, output, started, error, step.seen, attempts
+        )
+
+    def announce(self, step: Step, name: str) -> None:
+        """Records that a communicator is about to be called, where others are under way."""
+        if step.seen is None or step.announced:
+            return
+        if self.closed:
+            raise Evicted
+        self._ticket = self._committer.checkpoint(
+            self.workflow_uuid, announcement(step.number), StepKind.CALL, name, b"", clock(), seen=step.seen
         )
 
     def wait_for(self, ticket: Batch) -> None:
@@ -171,13 +200,14 @@ class Journal:
 
     def finished(self) -> None:
         """The body has returned: refuses what comes later, and a history that goes on where the code does not."""
-        left = [checkpoint for number, checkpoint in self._recorded.items() if number >= self._next]
+        left = [number for number in (*self._recorded, *self._calls) if number >= self._next]
         if left and self.stopped is None:
             first = min(left)
-            self._diverged(first.step, first, "the end of the workflow")
+            self._diverged(first, self._recorded.get(first) or self._calls[first], "the end of the workflow")
 
     def _diverged(self, number: int, recorded: Checkpoint, asked: str) -> NondeterminismError:
-        was = f"{StepKind(recorded.kind).name.lower()} {recorded.name!r}"
+        kind = StepKind.COMMUNICATOR if recorded.kind == StepKind.CALL else StepKind(recorded.kind)
+        was = f"{kind.name.lower()} {recorded.name!r}"
         return self._stop(f"step {number} is now {asked}, but was recorded as {was}")
 
     def _stop(self, what: str) -> NondeterminismError:

@@ -58,8 +58,8 @@ class Statement:
 
     @property
     def name(self) -> str:
-        """What its checkpoint is called: enough of the text to tell it from another."""
-        return self.sql[:60]
+        """What its checkpoint is called."""
+        return name_of(self.sql)
 
     def settle(self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], status: str) -> None:
         """Shapes what came back for the mode it was asked in, as a replay will give it."""
@@ -80,7 +80,17 @@ def settle(mode: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], sta
         case _:
             stored = [list(columns), *plain]
     output = OUTPUT.encode(stored)
-    return output, shape(mode, OUTPUT.decode(output))
+    return output, decode(mode, output)
+
+
+def name_of(sql: str) -> str:
+    """What the checkpoint of a statement is called: enough of the text to tell it from another."""
+    return sql.strip().rstrip(";")[:60]
+
+
+def decode(mode: str, output: bytes) -> Any:
+    """The value of a stored result."""
+    return shape(mode, OUTPUT.decode(output))
 
 
 def shape(mode: str, stored: Any) -> Any:

@@ -66,7 +66,10 @@ create table operon.checkpoints (
     name text not null,
     output bytea,
     error bytea,
-    seen text, -- only of concurrent steps: whose answers the workflow had, in order, when it called this one
+    -- Only of concurrent steps: the answers that the workflow had been given when it called this one, in order, each with
+    -- the number of calls made by then, since the last step that was called when nothing was under way: `2:3@5,2@5`.
+    -- A negative step is the announcement of a call, -1 of step 0.
+    seen text,
     inputs bytea,
     primary key (workflow_uuid, step),
     constraint output_or_error check ((output is null) <> (error is null))
@@ -201,7 +204,7 @@ from operon.workflows;
 
 create view operon.readable_checkpoints as
 select workflow_uuid, step,
-    (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql'])[kind + 1]
+    (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql', 'call'])[kind + 1]
         as kind,
     name, started_at, completed_at, coalesce(attempts, 1) as attempts,
     convert_from(output, 'UTF8') as output, convert_from(error, 'UTF8') as error

@@ -1,0 +1,190 @@
+"""The lease: believed less long than it is granted, kept only while the loop lives, and gone for good once it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from operon.database import executors, testbed
+from operon.database.lease import MARGIN, Lease
+
+SECONDS = 2.0
+HEARTBEAT = 0.1
+
+
+class Registered:
+    """An executor's row, and its lease."""
+
+    def __init__(self, url: str, connection: asyncpg.Connection, number: int, lease: Lease, fenced: asyncio.Event) -> None:
+        self.url = url
+        self.connection = connection
+        self.number = number
+        self.lease = lease
+        self.fenced = fenced
+
+    async def lease_until(self) -> float:
+        until: float = await self.connection.fetchval(
+            "select extract(epoch from lease_until)::float8 from operon.executors where incarnation = $1", self.number
+        )
+        return until
+
+    async def renewed(self, times: int = 1) -> None:
+        """Waits for renewals in the database."""
+        async with asyncio.timeout(60):
+            for _ in range(times):
+                before = await self.lease_until()
+                while await self.lease_until() <= before:
+                    await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def registered(database: str) -> AsyncIterator[Registered]:
+    connection = await asyncpg.connect(database)
+    number = await executors.register(connection, "0", SECONDS)
+    fenced = asyncio.Event()
+    lease = Lease(database, number, SECONDS, HEARTBEAT, fenced.set)
+    yield Registered(database, connection, number, lease, fenced)
+    await lease.close()
+    await connection.close()
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not fact():
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_renewed_again_and_again(registered: Registered) -> None:
+    registered.lease.start()
+
+    await registered.renewed(5)
+
+    assert registered.lease.trusted
+    assert not registered.fenced.is_set()
+
+
+async def test_it_is_doubted_before_it_ends_in_the_database(registered: Registered) -> None:
+    assert registered.lease.trusted  # never started: nobody renews it
+
+    await until(lambda: not registered.lease.trusted)
+
+    ends = await registered.lease_until()
+    now = await registered.connection.fetchval("select extract(epoch from clock_timestamp())::float8")
+    assert now < ends
+    assert ends - now <= SECONDS * MARGIN + 0.1
+
+
+async def test_it_is_trusted_again_when_the_database_is_back(registered: Registered) -> None:
+    registered.lease.start()
+    await registered.renewed()
+    other = await asyncpg.connect(registered.url)
+
+    await other.execute("alter table operon.executors rename to executors_away")
+    await until(lambda: not registered.lease.trusted)
+    waiting = asyncio.create_task(registered.lease.wait_trusted())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await other.execute("alter table operon.executors_away rename to executors")
+    await asyncio.wait_for(waiting, 60)
+
+    assert registered.lease.trusted
+    assert not registered.fenced.is_set()
+    await other.close()
+
+
+async def test_a_nudge_renews_at_once_and_tells_of_the_session_lock(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    number = await executors.register(connection, "0", 100.0)
+    lease = Lease(database, number, 100.0, 40.0, lambda: None)
+    registered = Registered(database, connection, number, lease, asyncio.Event())
+    lease.start()
+    await registered.renewed()
+
+    lease.session_lock = True
+    lease.nudge()
+    await registered.renewed()  # the next heartbeat would be 40 seconds away
+
+    assert await connection.fetchval("select session_locked_at is not null from operon.executors") is True
+    await lease.close()
+    await connection.close()
+
+
+async def test_an_executor_that_was_declared_dead_is_fenced_and_never_renews_again(registered: Registered) -> None:
+    registered.lease.start()
+    await registered.renewed()
+
+    await executors.kill(registered.connection, registered.number)
+    await asyncio.wait_for(registered.fenced.wait(), 60)
+    ends = await registered.lease_until()
+    registered.lease.nudge()
+    await until(lambda: not registered.lease._thread.is_alive())  # pyright: ignore[reportPrivateUsage]
+
+    assert not registered.lease.trusted
+    assert not registered.lease.steady
+    assert await registered.lease_until() == ends
+
+
+async def test_a_stuck_event_loop_loses_its_lease(registered: Registered, caplog: pytest.LogCaptureFixture) -> None:
+    registered.lease.start()
+    await registered.renewed()
+
+    with caplog.at_level(logging.WARNING, "operon.lease"):
+        time.sleep(SECONDS * 2)  # noqa: ASYNC251 - this is the fault: nothing of the application moves
+    trusted = registered.lease.trusted
+    late = await registered.connection.fetchval("select lease_until < clock_timestamp() from operon.executors")
+
+    assert not trusted
+    assert late
+    assert "stuck" in caplog.text
+    await registered.renewed()  # nobody declared it dead meanwhile, so it goes on
+    assert registered.lease.trusted
+
+
+async def test_a_pause_of_the_loop_shorter_than_half_a_lease_costs_nothing(registered: Registered) -> None:
+    registered.lease.start()
+    await registered.renewed()
+    before = await registered.lease_until()
+
+    time.sleep(SECONDS * 0.4)  # noqa: ASYNC251 - a long computation
+
+    assert registered.lease.trusted
+    assert await registered.lease_until() > before
+
+
+async def test_only_a_whole_lease_of_renewals_makes_it_seasoned(registered: Registered) -> None:
+    registered.lease.start()
+    await registered.renewed()
+
+    assert not registered.lease.seasoned
+    assert registered.lease.steady
+    await until(lambda: registered.lease.seasoned)
+
+    registered.lease.shaken()
+
+    assert registered.lease.trusted
+    assert not registered.lease.seasoned
+    assert not registered.lease.steady
+    await until(lambda: registered.lease.seasoned and registered.lease.steady)
+
+
+async def test_a_connection_that_is_cut_is_replaced_and_the_lease_is_not_seasoned(registered: Registered) -> None:
+    registered.lease.start()
+    await until(lambda: registered.lease.seasoned)
+
+    await testbed.execute(registered.url, CUT_HEARTBEAT)
+    await until(lambda: not registered.lease.seasoned)
+    await registered.renewed(2)
+
+    assert registered.lease.trusted
+    assert not registered.fenced.is_set()
+
+
+CUT_HEARTBEAT = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'operon' and pid <> pg_backend_pid()
+"""

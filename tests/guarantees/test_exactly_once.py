@@ -1,0 +1,252 @@
+"""A process is killed at every message that it ever sends to Postgres, and nothing happens twice or not at all.
+
+First a run without a death lists the messages. The list has to be the one that is written here, so a new message to the
+database is a failing test until somebody has put it there; and every one that is there is a place to die at: before it
+is sent, and when it was answered. Then a new process takes over, and the workflow ends as if nothing had been.
+
+What is checked of each case stands in `worker/case.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+
+from tests.guarantees.worker.case import Case, Server
+from tests.guarantees.worker.life import Start
+from tests.guarantees.worker.sites import Site, When
+from tests.guarantees.worker.sweep import sweep
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+# A process comes up. Nothing here belongs to any workflow, but somebody's may be waiting for it.
+STARTUP: Sequence[str] = """
+prepare select current_setting('server_version_num')::int, current_setting('se
+select current_setting('server_version_num')::int, current_setting('se
+prepare select to_regclass('operon.migrations')
+select to_regclass('operon.migrations')
+prepare select number from operon.migrations order by number
+select number from operon.migrations order by number
+prepare executors.register
+executors.register
+prepare LISTEN "operon_N"
+LISTEN "operon_N"
+prepare LISTEN "operon_all"
+LISTEN "operon_all"
+select pg_advisory_lock(28528, N)
+""".strip().split("\n")
+
+# `everything` runs from its start to its end, and the process leaves in order.
+PATH: Sequence[str] = """
+prepare flush
+prepare SELECT current_setting('jit') AS cur, set_config('jit', 'off', false)
+SELECT current_setting('jit') AS cur, set_config('jit', 'off', false)
+prepare WITH RECURSIVE typeinfo_tree( oid, ns, name, kind, basetype, elemtype,
+WITH RECURSIVE typeinfo_tree( oid, ns, name, kind, basetype, elemtype,
+flush start everything
+flush now + uuid4 + random
+flush charge
+checkpoints.prepare_checkpoint
+begin isolation level read committed read write
+prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+commit with checkpoint read_committed
+flush random
+begin isolation level repeatable read read write
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+commit with checkpoint repeatable_read
+begin isolation level serializable read write
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+commit with checkpoint serializable
+begin isolation level serializable read only
+prepare select count(*) from ledger where workflow_uuid = $1
+select count(*) from ledger where workflow_uuid = $1
+commit
+flush entries
+flush post
+begin isolation level serializable read write
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+rollback
+flush refuse
+begin
+prepare insert into ledger values ($1, 'execute', $2)
+prepare with operon_step as (insert into ledger values ($1, 'execute', $2) ret
+with operon_step as (insert into ledger values ($1, 'execute', $2) ret
+flush decline + insert into ledger values ($1, 'execute', $2)
+commit
+begin
+prepare insert into ledger values ($1, 'fetchrow', $2) returning what
+close_statement insert into ledger values ($1, 'execute', $2)
+prepare with operon_step as (insert into ledger values ($1, 'fetchrow', $2) re
+with operon_step as (insert into ledger values ($1, 'fetchrow', $2) re
+flush insert into ledger values ($1, 'fetchrow', $2
+commit
+flush start child + child
+flush random
+begin
+prepare insert into ledger values ($1, 'child', $2)
+close_statement insert into ledger values ($1, 'fetchrow', $2) returning what
+prepare with operon_step as (insert into ledger values ($1, 'child', $2) retur
+with operon_step as (insert into ledger values ($1, 'child', $2) retur
+flush charge + insert into ledger values ($1, 'child', $2)
+commit
+flush end
+flush get_result
+prepare workflows.status
+workflows.status
+flush get_status
+prepare workflows.attach
+workflows.attach
+flush get_result
+begin isolation level serializable read write
+checkpoints.prepare_checkpoint
+begin isolation level serializable read write
+flush charge
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
+commit with checkpoint beside
+commit with checkpoint beside
+flush charge + random + end
+prepare executors.leave
+executors.leave
+""".strip().split("\n")
+
+# These change something that others see. After any other message is as good as before the next one.
+COMMITTING = ("flush", "commit", "executors.leave")
+
+# What goes on beside all that, as often as the clock says: the heartbeat, and the look for work.
+BESIDE = {
+    "prepare executors.renew",
+    "executors.renew",
+    "prepare executors.others",
+    "executors.others",
+    "prepare workflows.claimable",
+    "workflows.claimable",
+}
+
+# What a process says more than that when it takes over the workflow of a dead one that somebody waits for.
+TAKEOVER = {
+    "prepare executors.declare_dead",
+    "executors.declare_dead",
+    "prepare workflows.claim",
+    "workflows.claim",
+    "prepare checkpoints.history",
+    "checkpoints.history",
+    "prepare workflows.ring",
+    "workflows.ring",
+}
+# ... and when the workflow was not taken over in the first look for it.
+TAKEOVER_SLOW = {"prepare workflows.outcomes", "workflows.outcomes"}
+
+
+async def test_every_message_to_the_database_is_a_place_to_die_at(server: Server) -> None:
+    """The inventory: whoever adds a message to Postgres adds it to the list above, and so to the sweeps below."""
+    async with server.case("inventory") as case:
+        starts = [Start("everything", uuid4(), ("t",))]
+
+        code = await case.live(starts)
+
+        assert code == 0
+        assert Counter(label for label in case.labels(0) if label not in BESIDE) == Counter([*STARTUP, *PATH])
+        assert set(case.labels(0)) >= BESIDE
+        await case.check([starts[0].uuid])
+
+
+async def test_a_kill_before_and_after_every_message_changes_nothing(server: Server) -> None:
+    places = each(PATH, "before")
+    places += [site for site in each(PATH, "after") if site.label.startswith(COMMITTING)]
+    places += [Site(label, "after") for label in sorted(BESIDE)]
+
+    async def killed_once(site: Site) -> None:
+        async with server.case(str(site)) as case:
+            await killed_at(case, site)
+
+    await sweep(places, killed_once)
+
+
+async def test_a_record_that_never_arrives_is_waited_for_by_every_effect(server: Server) -> None:
+    """A flush or a commit hangs while the rest of the process goes on; then it dies. Nothing has run ahead of it."""
+    places = [site for site in each(PATH, "held") if site.label.startswith(("flush", "commit"))]
+
+    async def held_once(site: Site) -> None:
+        async with server.case(str(site)) as case:
+            await killed_at(case, site)
+
+    await sweep(places, held_once)
+
+
+async def test_a_connection_that_is_lost_before_or_after_any_message_changes_nothing(server: Server) -> None:
+    """The process lives, and cannot know what became of its message. It finds out, and ends what it began."""
+    places = [Site(site.label, "before", site.nth, "CUT") for site in each(PATH, "before")]
+    places += [Site(site.label, "after", site.nth, "CUT") for site in each(PATH, "after")]
+    places += [Site(label, "after", signal="CUT") for label in sorted(BESIDE)]
+
+    async def cut_once(site: Site) -> None:
+        async with server.case(str(site)) as case:
+            starts = [Start("everything", uuid4(), ("t",))]
+            assert await case.live(starts, site) == 0
+            assert len(case.results()) == 1, f"{case}: {case.news()}"
+            await case.check([starts[0].uuid])
+
+    await sweep(places, cut_once)
+
+
+async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(server: Server) -> None:
+    first = Site("commit with checkpoint serializable", "before")
+    places = [Site(label, when) for label in sorted(TAKEOVER) for when in ("before", "after")]
+    places += each(STARTUP, "before")
+    places += [
+        Site("commit with checkpoint serializable", "after"),
+        Site("flush post", "before"),
+        Site("flush end", "after"),
+    ]
+
+    async def killed_twice(second: Site) -> None:
+        async with server.case(f"{first}, then {second}") as case:
+            starts = [Start("everything", uuid4(), ("t",))]
+            await dies(case, starts, first)
+            await dies(case, case.again(starts), second)
+            assert await case.live(case.again(starts)) == 0
+            await case.check([starts[0].uuid])
+
+    await sweep(places, killed_twice)
+
+
+async def test_every_message_of_a_takeover_is_a_place_to_die_at(server: Server) -> None:
+    async with server.case("inventory of a takeover") as case:
+        starts = [Start("everything", uuid4(), ("t",))]
+        await dies(case, starts, Site("commit with checkpoint serializable", "before"))
+
+        code = await case.live(case.again(starts))
+
+        assert code == 0
+        more = set(case.labels(1)) - {*STARTUP, *PATH, *BESIDE} - TAKEOVER_SLOW
+        assert more == TAKEOVER
+
+
+async def killed_at(case: Case, site: Site) -> None:
+    """A life that ends there, one that takes over, and the verdict."""
+    starts = [Start("everything", uuid4(), ("t",))]
+    await dies(case, starts, site)
+    assert await case.live(case.again(starts)) == 0
+    await case.check([starts[0].uuid])
+
+
+async def dies(case: Case, starts: list[Start], site: Site) -> None:
+    """A life that ends at a site, and at no other place."""
+    code = await case.live(starts, site)
+    assert code == -9, f"{site} was not reached: exit code {code}"
+
+
+def each(labels: Sequence[str], when: When) -> list[Site]:
+    """A site for every one of them, the n-th of its label."""
+    count: Counter[str] = Counter()
+    sites: list[Site] = []
+    for label in labels:
+        count[label] += 1
+        sites.append(Site(label, when, count[label]))
+    return sites

@@ -1,0 +1,130 @@
+"""Every message to Postgres has a label, and the process dies at the one that it was told to.
+
+asyncpg makes each connection's protocol from `asyncpg.protocol.Protocol`, so a subclass in its place sees every message
+that is sent to the server, whoever asked for it. `before` dies before it is sent; `after` dies when it was answered and
+nobody knows yet; `held` never sends it, lets the rest of the process go on for a moment, and dies then: whoever should
+have waited for the answer and did not gives himself away. SIGSTOP in place of SIGKILL makes a process that is not dead,
+CUT one that lives on without the connection: cut `after`, it never hears the answer.
+
+The one exchange without a label is the opening of a connection: nothing is written by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from typing import Any, Literal
+
+import asyncpg
+import asyncpg.protocol
+import msgspec
+
+from operon.database import checkpoints, executors, workflows
+from operon.database.writer import FLUSH
+
+EXCHANGES = (
+    "prepare",
+    "bind",
+    "execute",
+    "bind_execute",
+    "bind_execute_many",
+    "query",
+    "copy_in",
+    "copy_out",
+    "close_statement",
+    "close_portal",
+)
+HELD_SECONDS = 0.25
+
+NAMES = {
+    text: f"{table}.{name}"
+    for table, module in (("executors", executors), ("workflows", workflows), ("checkpoints", checkpoints))
+    for name, text in module.SQL.items()
+} | {FLUSH: "flush"}
+COMMIT = re.compile(r"execute operon_checkpoint \('\w+', \d+, \d+, \d+, '\\x(\w+)'")
+NUMBER = re.compile(r"(?<=[_ ])\d+")
+
+# Where the arguments of a flush say what is in it: names of starts, names of steps, UUIDs of what ends.
+STARTS, STEPS, ENDS = 4, 16, 22
+
+When = Literal["before", "after", "held"]
+
+
+class Site(msgspec.Struct, frozen=True):
+    """One message of a process: the n-th of its label, and when to strike."""
+
+    label: str
+    when: When = "before"
+    nth: int = 1
+    signal: Literal["SIGKILL", "SIGSTOP", "CUT"] = "SIGKILL"
+
+    def __str__(self) -> str:
+        return f"{self.signal} {self.when} {self.label} #{self.nth}"
+
+
+def install(site: Site | None, trace: str | None) -> None:
+    """Strikes at a site; writes the label of every message to the file `trace`. Call it before the first connection."""
+    seen: dict[str, int] = {}
+    file = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if trace else None
+
+    def watched(name: str) -> Any:
+        exchange = getattr(asyncpg.protocol.Protocol, name)
+
+        async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            label = label_of(name, (*args, *kwargs.values()))
+            nth = seen[label] = seen.get(label, 0) + 1
+            if file is not None:
+                os.write(file, f"{label}\n".encode())
+            struck = site is not None and site.label == label and site.nth == nth
+            if struck and site is not None and site.when != "after":
+                if site.when == "held":
+                    await asyncio.sleep(HELD_SECONDS)
+                strike(site, self)
+            answer = await exchange(self, *args, **kwargs)
+            if struck and site is not None and site.when == "after":
+                strike(site, self)
+            return answer
+
+        return method
+
+    methods = {name: watched(name) for name in EXCHANGES}
+    asyncpg.protocol.Protocol = type("WatchedProtocol", (asyncpg.protocol.Protocol,), methods)
+
+
+def strike(site: Site, connection: Any) -> None:
+    if site.signal == "CUT":
+        connection.abort()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+    os.kill(os.getpid(), getattr(signal, site.signal))
+
+
+def label_of(exchange: str, args: tuple[Any, ...]) -> str:
+    """What a message is, in words that are the same in every run."""
+    match exchange:
+        case "query":
+            return text_label(args[0])
+        case "prepare":
+            return f"prepare {text_label(args[1])}"
+        case "bind_execute" if args[0].query == FLUSH:
+            return flush_label(args[1])
+        case "bind_execute" | "bind_execute_many":
+            return text_label(args[0].query)
+        case _:
+            return f"{exchange} {text_label(args[0].query)}"
+
+
+def text_label(text: str) -> str:
+    if text in NAMES:
+        return NAMES[text]
+    if commit := COMMIT.match(text):
+        return f"commit with checkpoint {bytes.fromhex(commit[1]).decode()}"
+    return NUMBER.sub("N", " ".join(text.split()))[:70].strip()
+
+
+def flush_label(args: Any) -> str:
+    parts = [f"start {name}" for name in args[STARTS] or ()]
+    parts += [name[:45] for name in args[STEPS] or ()]
+    parts += ["end" for _ in args[ENDS] or ()]
+    return f"flush {' + '.join(parts)}"

@@ -1,0 +1,258 @@
+"""The committer: a record that the database refuses costs its own workflow and nobody else, and every order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from operon.database import executors, testbed
+from operon.database.batch import Batch
+from operon.database.lease import Lease
+from operon.database.writer import Writer
+from operon.errors import Fenced
+from operon.runtime.committer import Committer
+from operon.testing import TestRuntime
+from tests.database import one_step
+
+COMMUNICATOR = 1
+POISON = "a name with a \0, which no text column takes"
+
+
+@dataclass
+class Bench:
+    """A committer on a database of its own, with nothing else of an executor."""
+
+    url: str
+    connection: asyncpg.Connection
+    number: int
+    committer: Committer
+    fenced: asyncio.Event
+    running: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        self.running = asyncio.create_task(self.committer.run(lambda: None))
+
+    def start(self, name: str = "greet") -> tuple[UUID, Batch]:
+        uuid = uuid4()
+        return uuid, self.committer.start(uuid, name, b"{}")
+
+    def checkpoint(self, uuid: UUID, step: int, name: str = "salute") -> Batch:
+        return self.committer.checkpoint(uuid, step, COMMUNICATOR, name, b'"x"', 0.0)
+
+    async def workflows(self) -> dict[UUID, int]:
+        """The status of every workflow in the database."""
+        return {row[0]: row[1] for row in await self.connection.fetch("select workflow_uuid, status from operon.workflows")}
+
+    async def steps(self, uuid: UUID) -> list[int]:
+        rows = await self.connection.fetch(
+            "select step from operon.checkpoints where workflow_uuid = $1 order by step", uuid
+        )
+        return [row[0] for row in rows]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with TestRuntime(one_step) as runtime:
+        connection = await asyncpg.connect(runtime.database_url)
+        number = await executors.register(connection, "0", 60.0)
+        lease = Lease(runtime.database_url, number, 60.0, 20.0, lambda: None)
+        fenced = asyncio.Event()
+        writer = Writer(runtime.database_url, "0")
+        made = Bench(runtime.database_url, connection, number, Committer(writer, lease, fenced.set), fenced)
+        yield made
+        if made.running is not None:
+            made.running.cancel()
+            await asyncio.gather(made.running, return_exceptions=True)
+        await writer.close()
+        await connection.close()
+
+
+async def fate(batch: Batch, uuid: UUID) -> BaseException | None:
+    """What became of the records of a workflow: None if they are durable."""
+    try:
+        async with asyncio.timeout(60):
+            await batch.durable(uuid)
+    except Exception as error:
+        return error
+    return None
+
+
+async def test_what_came_up_meanwhile_is_one_batch(bench: Bench) -> None:
+    started = [bench.start() for _ in range(100)]
+    for uuid, _ in started:
+        bench.checkpoint(uuid, 0)
+
+    bench.run()
+    fates = await asyncio.gather(*(fate(batch, uuid) for uuid, batch in started))
+
+    assert fates == [None] * 100
+    assert bench.committer.flushes == 1
+    assert len(await bench.workflows()) == 100
+
+
+@pytest.mark.parametrize("place", range(7))
+async def test_a_poisoned_record_fails_its_own_workflow_and_no_other(bench: Bench, place: int) -> None:
+    started = [bench.start() for _ in range(7)]
+    batches = {
+        uuid: bench.checkpoint(uuid, 0, POISON if n == place else "salute") for n, (uuid, _) in enumerate(started)
+    }
+    poisoned = started[place][0]
+
+    bench.run()
+    fates = {uuid: await fate(batch, uuid) for uuid, batch in batches.items()}
+
+    assert isinstance(fates.pop(poisoned), Exception)
+    assert set(fates.values()) == {None}
+    found = await bench.workflows()
+    assert set(found) == set(fates)  # not even its start: what it recorded together, it lost together
+    assert [await bench.steps(uuid) for uuid in fates] == [[0]] * 6
+
+
+async def test_two_poisoned_workflows_are_both_found(bench: Bench) -> None:
+    started = [bench.start() for _ in range(9)]
+    batches = {
+        uuid: bench.checkpoint(uuid, 0, POISON if n in (2, 3) else "salute") for n, (uuid, _) in enumerate(started)
+    }
+
+    bench.run()
+    fates = [await fate(batch, uuid) for uuid, batch in batches.items()]
+
+    assert [error is None for error in fates] == [n not in (2, 3) for n in range(9)]
+    assert len(await bench.workflows()) == 7
+
+
+async def test_what_a_poisoned_workflow_appended_later_is_dropped_with_it(bench: Bench) -> None:
+    good, bad = bench.start()[0], bench.start(POISON)[0]
+    first = bench.checkpoint(bad, 0)
+    bench.run()
+    while bench.committer.flushes == 0 and not first.done:
+        await asyncio.sleep(0)  # until the batch is in flight, or done
+        later, other = bench.checkpoint(bad, 1), bench.checkpoint(good, 0)
+        break
+
+    assert await fate(first, bad) is not None
+    assert await fate(other, good) is None
+    assert await fate(later, good) is None
+    assert await bench.steps(bad) == []
+    assert set(await bench.workflows()) == {good}
+
+
+async def test_a_refused_workflow_does_not_stop_the_committer(bench: Bench) -> None:
+    bad, batch = bench.start(POISON)
+    bench.run()
+    assert await fate(batch, bad) is not None
+
+    good, batch = bench.start()
+
+    assert await fate(batch, good) is None
+    assert not bench.fenced.is_set()
+
+
+async def test_the_records_of_a_workflow_are_durable_in_their_order(bench: Bench) -> None:
+    uuid, batch = bench.start()
+    bench.run()
+    for step in range(50):
+        batch = bench.checkpoint(uuid, step)
+        if step % 7 == 0:
+            await batch.durable(uuid)
+            assert await bench.steps(uuid) == list(range(step + 1))
+
+    assert await fate(bench.committer.finish(uuid, 1, b'"x"', None, None), uuid) is None
+    assert await bench.workflows() == {uuid: 1}
+
+
+async def test_drop_forgets_what_one_workflow_appended_and_nothing_else(bench: Bench) -> None:
+    kept, gone = bench.start()[0], bench.start()[0]
+    for step in range(3):
+        bench.checkpoint(gone, step)
+        bench.checkpoint(kept, step)
+    batch = bench.committer.finish(gone, 1, b'"x"', None, None)
+
+    bench.committer.drop(gone)
+    bench.run()
+
+    assert await fate(batch, kept) is None
+    assert await bench.workflows() == {kept: 0}
+    assert await bench.steps(kept) == [0, 1, 2]
+
+
+async def test_nothing_of_a_dead_executor_is_written(bench: Bench) -> None:
+    await executors.kill(bench.connection, bench.number)
+    uuid, batch = bench.start()
+
+    bench.run()
+
+    assert await outcome(batch, uuid) is Fenced
+    assert bench.fenced.is_set()
+    assert await bench.workflows() == {}
+    with pytest.raises(Fenced):
+        bench.start()
+
+
+async def outcome(batch: Batch, uuid: UUID) -> type[BaseException] | None:
+    try:
+        await batch.durable(uuid)
+    except Fenced:
+        return Fenced
+    return None
+
+
+async def test_finishing_what_another_owns_fences(bench: Bench) -> None:
+    uuid, batch = bench.start()
+    bench.run()
+    await batch.durable(uuid)
+    await bench.connection.execute("update operon.workflows set owner = owner + 1")
+
+    batch = bench.committer.finish(uuid, 1, b'"x"', None, None)
+
+    assert await outcome(batch, uuid) is Fenced
+    assert await bench.workflows() == {uuid: 0}
+
+
+def test_a_part_of_a_batch_has_its_records_in_the_same_order() -> None:
+    batch = Batch()
+    uuids = [uuid4() for _ in range(3)]
+    for n in range(9):
+        batch.checkpoint(
+            uuids[n % 3], n // 3, COMMUNICATOR, f"step-{n}", b"1", 0.0,
+            error=b"e" if n == 4 else None, seen="0" if n == 7 else None, attempts=n + 1,
+        )  # fmt: skip
+
+    part = batch.only([uuids[1]])
+
+    assert part.c_name == ["step-1", "step-4", "step-7"]
+    assert part.c_step == [0, 1, 2]
+    assert part.c_error == {1: b"e"}
+    assert part.c_seen == {2: "0"}
+    assert part.c_attempts == {0: 2, 1: 5, 2: 8}
+    assert part.workflows() == [uuids[1]]
+
+
+async def test_a_poisoned_record_of_a_live_workflow_does_not_reach_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same through the whole runtime: the name of a step is a text column, and holds what no text can."""
+    async with TestRuntime(one_step, crash_budget=1) as runtime:
+        committer = runtime.executor.incarnation.committer
+        checkpoint = committer.checkpoint
+        poisoned: list[UUID] = []
+
+        def poisoning(workflow_uuid: UUID, step: int, kind: int, name: str, *rest: Any, **named: Any) -> Batch:
+            if name == "salute" and not poisoned:
+                poisoned.append(workflow_uuid)
+            bad = workflow_uuid in poisoned and name == "salute"
+            return checkpoint(workflow_uuid, step, kind, POISON if bad else name, *rest, **named)
+
+        monkeypatch.setattr(committer, "checkpoint", poisoning)
+
+        handles = [await one_step.greet(runtime.context, f"guest {n}") for n in range(20)]
+        results = await asyncio.gather(*(handle.get_result(timeout=60) for handle in handles), return_exceptions=True)
+
+        failed = [handle.workflow_uuid for handle, result in zip(handles, results, strict=True) if isinstance(result, Exception)]
+        assert failed == poisoned
+        rows = await testbed.fetch(runtime.database_url, "select workflow_uuid from operon.workflows where status <> 1")
+        assert [row[0] for row in rows] == poisoned
