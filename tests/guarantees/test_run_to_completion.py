@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
+from functools import partial
 from uuid import uuid4
 
 import pytest
 
-from tests.guarantees.worker.case import Case, Server, kill
+from tests.guarantees.worker.case import Case, Server, is_stopped, kill, until
 from tests.guarantees.worker.life import Start
+from tests.guarantees.worker.sites import Site
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -60,6 +64,29 @@ async def test_a_batch_finishes_while_its_processes_die_one_after_another_beside
         await case.ended(older)
         await case.settled()
 
+        for start in starts:
+            await case.check_one(start.uuid)
+        await case.check_ledger()
+
+
+async def test_two_processes_that_take_over_at_the_same_moment_never_take_the_same_workflow(server: Server) -> None:
+    """Both have seen the same candidates, and stand before the claim."""
+    async with server.case("two claim") as case:
+        starts = [Start("everything", uuid4(), (f"t{number}",)) for number in range(WORKFLOWS)]
+        first = case.begin(starts, stay=True)
+        await until_calls(case, WORKFLOWS)
+        kill(first)
+        await case.ended(first)
+        await case.settled()
+
+        two = [case.begin(case.again(starts), Site("workflows.claim", signal="SIGSTOP")) for _ in range(2)]
+        for process in two:
+            await until(partial(is_stopped, process))
+        for process in two:
+            os.kill(process.pid or 0, signal.SIGCONT)
+        assert [await case.ended(process) for process in two] == [0, 0]
+
+        assert await case.connection.fetchval("select max(epoch) from operon.workflows") == 2
         for start in starts:
             await case.check_one(start.uuid)
         await case.check_ledger()

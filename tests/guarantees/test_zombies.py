@@ -11,11 +11,10 @@ import signal
 from multiprocessing.context import ForkServerProcess
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from tests.guarantees.test_exactly_once import PATH, each
-from tests.guarantees.worker.case import Case, Server, kill, until
+from tests.guarantees.worker.case import Case, Server, is_stopped, kill, until
 from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import Site
 from tests.guarantees.worker.sweep import sweep
@@ -108,11 +107,6 @@ async def asleep_at(case: Case, site: Site) -> ForkServerProcess:
     sleeper = case.begin([WORK], site, afterwards=[Start("everything", uuid4(), ("afterwards",))])
     await until(lambda: is_stopped(sleeper))
     return sleeper
-
-
-async def is_stopped(process: ForkServerProcess) -> bool:
-    assert process.is_alive(), "it ended instead of stopping"
-    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
 async def is_dead(case: Case, process: ForkServerProcess) -> bool:

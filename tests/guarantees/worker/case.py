@@ -20,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psutil
 
 from operon.database import testbed
 from operon.database.connection import connect
@@ -298,6 +299,11 @@ class Case:
 
 def kill(process: ForkServerProcess) -> None:
     os.kill(process.pid or 0, signal.SIGKILL)
+
+
+async def is_stopped(process: ForkServerProcess) -> bool:
+    assert process.is_alive(), "it ended instead of stopping"
+    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
 async def until(fact: Callable[[], Awaitable[bool]]) -> None:

@@ -90,7 +90,8 @@ def install(site: Site | None, trace: str | None) -> None:
         return method
 
     methods = {name: watched(name) for name in EXCHANGES}
-    asyncpg.protocol.Protocol = type("WatchedProtocol", (asyncpg.protocol.Protocol,), methods)
+    module: Any = asyncpg.protocol
+    module.Protocol = type("WatchedProtocol", (asyncpg.protocol.Protocol,), methods)
 
 
 def strike(site: Site, connection: Any) -> None:
