@@ -20,7 +20,9 @@ HEARTBEAT = 0.1
 class Registered:
     """An executor's row, and its lease."""
 
-    def __init__(self, url: str, connection: asyncpg.Connection, number: int, lease: Lease, fenced: asyncio.Event) -> None:
+    def __init__(
+        self, url: str, connection: asyncpg.Connection, number: int, lease: Lease, fenced: asyncio.Event
+    ) -> None:
         self.url = url
         self.connection = connection
         self.number = number

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import tempfile
 from collections import Counter
@@ -111,9 +110,14 @@ async def assert_nothing_happened(runtime: TestRuntime, workers: Workers) -> Non
     assert [found for name, found in workers.results if found != RESULTS[name]] == []
     assert await runtime.fetchval("select count(*) from operon.workflows where status <> 1") == 0
     assert await runtime.fetchval("select count(*) from operon.checkpoints where error is not null") == 0
-    assert await runtime.fetch("select entry, count(*) from ledger group by workflow_uuid, entry having count(*) > 1") == []
+    assert (
+        await runtime.fetch("select entry, count(*) from ledger group by workflow_uuid, entry having count(*) > 1")
+        == []
+    )
     finished = Counter(name for name, _ in workers.results)
-    assert await runtime.fetchval("select count(*) from ledger") == sum(ENTRIES[name] * finished[name] for name in finished)
+    assert await runtime.fetchval("select count(*) from ledger") == sum(
+        ENTRIES[name] * finished[name] for name in finished
+    )
     assert min(finished.values()) >= 3  # of each kind some: the weather was not all there was
 
 

@@ -59,5 +59,7 @@ def tapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
         return method
 
     with monkeypatch.context() as patch:
-        patch.setattr(asyncpg.protocol, "Protocol", type("Tapped", (protocol,), {name: counted(name) for name in EXCHANGES}))
+        patch.setattr(
+            asyncpg.protocol, "Protocol", type("Tapped", (protocol,), {name: counted(name) for name in EXCHANGES})
+        )
         yield wire
