@@ -19,7 +19,7 @@ from operon.errors import DatabaseUnusable, SchemaTooNew
 from operon.testing import TestRuntime
 from tests.database import one_step
 
-PASSWORD = "correct-horse-battery"  # noqa: S105 - not one of anybody's
+PASSWORD = "correct-horse-battery"
 
 
 async def test_ten_processes_that_start_at_once_migrate_once(empty: str) -> None:
@@ -41,7 +41,12 @@ async def test_a_migrated_database_is_left_as_it_is(database: str) -> None:
 
     written = await connection.fetchval("select pg_current_wal_insert_lsn() - $1::pg_lsn", before)
     assert written < 10_000  # others share the server; a migration writes ten times that
-    assert await connection.fetchval("select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()") == 0
+    assert (
+        await connection.fetchval(
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+        )
+        == 0
+    )
     await connection.close()
 
 
@@ -55,7 +60,12 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: str, monkeypa
 
     assert await connection.fetchval("select to_regclass('operon.half_done')") is None
     assert await connection.fetchval("select max(number) from operon.migrations") == migrations()[-1][0]
-    assert await connection.fetchval("select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()") == 0
+    assert (
+        await connection.fetchval(
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+        )
+        == 0
+    )
     await connection.close()
 
 

@@ -19,7 +19,7 @@ from operon.testing import TestRuntime
 from tests.guarantees.executors.process import executor, private_database, until
 from tests.guarantees.executors.witness import witness
 
-PATIENT = {"poll_seconds": 3_600, "lease_seconds": 7_200, "heartbeat_seconds": 1_800}
+PATIENT: dict[str, Any] = {"poll_seconds": 3_600, "lease_seconds": 7_200, "heartbeat_seconds": 1_800}
 
 
 class Work:
@@ -73,7 +73,7 @@ async def runtime() -> AsyncIterator[TestRuntime]:
 async def leave(runtime: TestRuntime) -> asyncio.Task[None]:
     """Begins to leave the application, as the end of `async with app` does."""
     leaving = asyncio.create_task(runtime.app.__aexit__(None, None, None))
-    while not runtime.executor.incarnation.draining:
+    while not runtime.executor.incarnation.draining:  # noqa: ASYNC110 - a fact elsewhere rings no bell
         await asyncio.sleep(0)
     return leaving
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import tempfile
 from collections import Counter
@@ -111,9 +110,14 @@ async def assert_nothing_happened(runtime: TestRuntime, workers: Workers) -> Non
     assert [found for name, found in workers.results if found != RESULTS[name]] == []
     assert await runtime.fetchval("select count(*) from operon.workflows where status <> 1") == 0
     assert await runtime.fetchval("select count(*) from operon.checkpoints where error is not null") == 0
-    assert await runtime.fetch("select entry, count(*) from ledger group by workflow_uuid, entry having count(*) > 1") == []
+    assert (
+        await runtime.fetch("select entry, count(*) from ledger group by workflow_uuid, entry having count(*) > 1")
+        == []
+    )
     finished = Counter(name for name, _ in workers.results)
-    assert await runtime.fetchval("select count(*) from ledger") == sum(ENTRIES[name] * finished[name] for name in finished)
+    assert await runtime.fetchval("select count(*) from ledger") == sum(
+        ENTRIES[name] * finished[name] for name in finished
+    )
     assert min(finished.values()) >= 3  # of each kind some: the weather was not all there was
 
 
@@ -182,7 +186,7 @@ async def test_a_server_that_crashes_and_comes_back_costs_nothing(own_server: Pa
             for _ in range(3):
                 done = len(workers.results)
                 async with asyncio.timeout(60):
-                    while len(workers.results) < done + 30:
+                    while len(workers.results) < done + 30:  # noqa: ASYNC110 - a fact elsewhere rings no bell
                         await asyncio.sleep(0.01)
                 await crash_server(url)
                 assert await embedded.start(own_server, production=False) == url
@@ -205,7 +209,7 @@ async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(s
         proxy.share = 0.2
 
         async with Workers(runtime) as workers, asyncio.timeout(60):
-            while not all(proxy.cuts[cut] >= 3 for cut in ALL_CUTS):
+            while not all(proxy.cuts[cut] >= 3 for cut in ALL_CUTS):  # noqa: ASYNC110 - a fact elsewhere rings no bell
                 await asyncio.sleep(0.01)
         proxy.share = 0.0
 

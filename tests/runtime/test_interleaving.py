@@ -19,9 +19,7 @@ import pytest
 from operon.database.checkpoints import Checkpoint
 from operon.database.lease import Lease
 from operon.database.writer import Writer
-from operon.errors import NondeterminismError
 from operon.runtime.committer import Committer
-from operon.runtime.interleaving import Interleaving, parse
 from operon.runtime.journal import Journal, StepKind, announcement
 
 WORKFLOW = UUID(int=1)
@@ -55,6 +53,7 @@ class Life:
     def step(self, place: str) -> Coroutine[Any, Any, str]:
         """A communicator as the runtime calls one: numbered now, answered later."""
         step = self._journal.call(KIND, "step")
+        assert step.number not in self.places
         self.places[step.number] = place
 
         async def answered() -> str:

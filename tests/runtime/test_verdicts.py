@@ -52,7 +52,9 @@ def test_the_table_of_verdicts(
 def test_each_executor_is_judged_by_itself() -> None:
     alive, expired, gone = Other(1, UNTIL, False, False), Other(2, UNTIL, True, False), Other(3, UNTIL, False, True)
 
-    dead, suspected = verdicts([alive, expired, gone], {1: LONG_AGO, 3: LONG_AGO}, NOW, APART, seasoned=True, steady=True)
+    dead, suspected = verdicts(
+        [alive, expired, gone], {1: LONG_AGO, 3: LONG_AGO}, NOW, APART, seasoned=True, steady=True
+    )
 
     assert dead == [expired, gone]
     assert suspected == {}

@@ -1,1 +1,1 @@
-"""Executors in processes of their own, to be killed and stopped, and the witness outside them who counts their calls."""
+"""Executors in processes of their own, to be killed and stopped, and the witness who counts their calls."""

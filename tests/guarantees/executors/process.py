@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ class ExecutorProcess:
 @asynccontextmanager
 async def executor(
     database_url: str, witness_port: int, app: str = "errands", **settings: Any
-) -> AsyncIterator[ExecutorProcess]:
+) -> AsyncGenerator[ExecutorProcess]:
     """An executor that serves; killed at the end if it still runs."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OPERON_")},
@@ -93,7 +93,7 @@ async def announced(process: asyncio.subprocess.Process) -> str:
 
 
 @asynccontextmanager
-async def private_database() -> AsyncIterator[str]:
+async def private_database() -> AsyncGenerator[str]:
     """The URL of a migrated database of its own."""
     server = os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
     name = f"operon_test_{secrets.token_hex(6)}"

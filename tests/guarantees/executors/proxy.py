@@ -1,5 +1,5 @@
-"""A proxy in front of Postgres that cuts connections at the worst moments: just before a COMMIT is forwarded, just after,
-and after the server has answered it but before the client hears so. Nobody on the client's side can tell these apart."""
+"""A proxy in front of Postgres that cuts connections at the worst moments: just before a COMMIT is forwarded, just
+after, and after the server has answered it but before the client hears so. No client can tell these apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -93,7 +93,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def cutting_proxy(url: str, seed: int) -> AsyncIterator[tuple[str, CuttingProxy]]:
+async def cutting_proxy(url: str, seed: int) -> AsyncGenerator[tuple[str, CuttingProxy]]:
     """The URL that leads through the proxy, and the proxy."""
     parts = urlsplit(url)
     upstream = Path(parse_qs(parts.query)["host"][0]) / SOCKET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +44,7 @@ def text_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 @contextmanager
-def tapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+def tapped(monkeypatch: pytest.MonkeyPatch) -> Generator[Wire]:
     """Counts on every connection that is opened from now on."""
     wire = Wire()
     protocol: Any = asyncpg.protocol.Protocol
@@ -59,5 +59,7 @@ def tapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
         return method
 
     with monkeypatch.context() as patch:
-        patch.setattr(asyncpg.protocol, "Protocol", type("Tapped", (protocol,), {name: counted(name) for name in EXCHANGES}))
+        patch.setattr(
+            asyncpg.protocol, "Protocol", type("Tapped", (protocol,), {name: counted(name) for name in EXCHANGES})
+        )
         yield wire

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -56,7 +56,7 @@ class Witness:
 
 
 @asynccontextmanager
-async def witness() -> AsyncIterator[Witness]:
+async def witness() -> AsyncGenerator[Witness]:
     """A witness on a free loopback port."""
     seer = Witness()
     server = await asyncio.start_server(seer._serve, "127.0.0.1", 0)  # pyright: ignore[reportPrivateUsage]
