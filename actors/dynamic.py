@@ -253,7 +253,8 @@ class DynamicSupervisor(Host):
         child.crashes += 1
         again = not stopping and child.crashes <= self.crashes_max and wants_restart(child.restart, exit)
         log.warning(
-            "child crashed",
+            "%s crashed",
+            child.name,
             exc_info=exit.error,
             extra={"supervisor": self.name, "child": child.name, "crashes": child.crashes, "restart": again},
         )

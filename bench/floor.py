@@ -55,7 +55,7 @@ ORDER_CHECKPOINT_FINISH = f"with wrote as ({ORDER}), checkpoint as ({CHECKPOINT}
 SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
-class PlainConnection(asyncpg.Connection):  # type: ignore[misc]
+class PlainConnection(asyncpg.Connection):
     """A connection that goes back to its pool without a RESET, which would be one more round trip each time."""
 
     def get_reset_query(self) -> str:

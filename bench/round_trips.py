@@ -43,4 +43,5 @@ class RoundTripCounter:
             return method
 
         methods = {name: counted(name) for name in EXCHANGES}
-        asyncpg.protocol.Protocol = type("CountingProtocol", (asyncpg.protocol.Protocol,), methods)
+        protocol: Any = asyncpg.protocol
+        protocol.Protocol = type("CountingProtocol", (protocol.Protocol,), methods)

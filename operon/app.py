@@ -11,7 +11,7 @@ from uuid import UUID
 
 from operon import config as configuration
 from operon.catalog import Catalog, Namespace
-from operon.contexts import NOBODY, ApplicationContext, Caller
+from operon.contexts import NOBODY, ApplicationContext, Caller, as_uuid
 from operon.errors import ConfigurationError
 from operon.http import server
 from operon.runtime.executor import Executor
@@ -91,7 +91,7 @@ class Operon:
 
         workflow_uuid: the identity of what it starts, which makes the start idempotent.
         """
-        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
+        identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
         caller = Caller(user, tuple(roles)) if user is not None or roles else NOBODY
         return self.executor.context(caller, identity)
 

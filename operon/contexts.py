@@ -73,6 +73,16 @@ class WorkflowInvoker(Invoker, Protocol):
     def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]: ...
 
 
+def as_uuid(text: UUID | str) -> UUID:
+    """A workflow's UUID as people write it. InvocationError for anything else."""
+    try:
+        return UUID(text) if isinstance(text, str) else text
+    except ValueError:
+        raise InvocationError(
+            f"{text!r} is not a UUID", hint="a workflow is known by its UUID: str(handle.workflow_uuid)"
+        ) from None
+
+
 class Context:
     """The members that every context has."""
 
@@ -165,8 +175,7 @@ class InvokingContext(Context):
 
         workflow_uuid: the identity of the workflow, which makes the start idempotent.
         """
-        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
-        return self._with_options(StartOptions(identity))
+        return self._with_options(StartOptions(None if workflow_uuid is None else as_uuid(workflow_uuid)))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
@@ -178,8 +187,7 @@ class InvokingContext(Context):
 
     def retrieve_workflow(self, workflow_uuid: UUID | str) -> WorkflowHandle[Any]:
         """A handle of any workflow, known or not; in a workflow what it answers is recorded."""
-        identity = UUID(workflow_uuid) if isinstance(workflow_uuid, str) else workflow_uuid
-        return self._invoker.retrieve(self, identity)
+        return self._invoker.retrieve(self, as_uuid(workflow_uuid))
 
 
 class WorkflowContext(InvokingContext):

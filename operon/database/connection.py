@@ -112,6 +112,104 @@ def is_weather(error: BaseException) -> bool:
     )
 
 
+def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:
+    """Whether an error that looks like weather is the function's own: running it again would never end.
+
+    A write in a read-only transaction has the SQLSTATE of a standby, and asyncpg refuses a call (a wrong number of
+    arguments, two statements at a time) with the class of a lost connection.
+    """
+    return (read_only and sqlstate(error) == "25006") or (isinstance(error, asyncpg.InterfaceError) and not lost)
+
+
+async def close(self, *, timeout: float | None = None) -> None: ...
+    def cursor(self, query: str, *args: Any, prefetch: int | None = None) -> Any: ...
+    def transaction(self) -> AbstractAsyncContextManager[Any]: ...
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None: ...
+    def is_closed(self) -> bool: ...
+    def is_in_transaction(self) -> bool: ...
+    def terminate(self) -> None: ...
+
+
+# Without these a partitioned executor pins its row locks for two hours: Postgres' own defaults are no limits at all.
+SESSION = {
+    "application_name": "operon",
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "8000",
+    "client_connection_check_interval": "2s",
+    "jit": "off",
+}
+
+# The committer's lane is shared: a statement that waits for a lock leaves it and waits elsewhere.
+WRITER = {**SESSION, "lock_timeout": "1s"}
+
+CONNECT_SECONDS = 10
+COMMAND_SECONDS = 60.0
+
+WEATHER = ("08", "57P0", "25006", "25P03", "53", "55P03", "57014", "58")
+CONFLICTS = ("40001", "40P01")
+
+
+async def connect(url: str, session: dict[str, str] = SESSION, database: str | None = None) -> Connection:
+    """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had."""
+    connection: Connection = await driver.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        database=database,
+        server_settings=session,
+        statement_cache_size=256,
+    )
+    return connection
+
+
+async def connect_at_start(url: str) -> Connection:
+    """The first connection of a process: what goes wrong here is the operator's to know, so it is not retried."""
+    try:
+        return await connect(url)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise DatabaseUnusable(
+            f"the database at {masked(url)} cannot be used: {describe(error, url)}",
+            hint="is it running, and are host, port, user, password and database name right?",
+        ) from None
+
+
+def describe(error: BaseException, url: str) -> str:
+    """An error's text without the password, which drivers like to quote."""
+    text = f"{type(error).__name__}: {error}"
+    password = urlsplit(url).password
+    return text.replace(password, "***") if password else text
+
+
+def sqlstate(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Two transactions that cannot both commit: run it again."""
+    return sqlstate(error) in CONFLICTS
+
+
+def is_weather(error: BaseException) -> bool:
+    """The database is away, busy or full: wait and try again."""
+    if isinstance(error, asyncpg.PostgresError):
+        return sqlstate(error).startswith(WEATHER)
+    return isinstance(
+        error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseUnavailable)
+    )
+
+
+def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:
+    """Whether an error that looks like weather is the function's own: running it again would never end.
+
+    A write in a read-only transaction has the SQLSTATE of a standby, and asyncpg refuses a call (a wrong number of
+    arguments, two statements at a time) with the class of a lost connection.
+    """
+    return (read_only and sqlstate(error) == "25006") or (isinstance(error, asyncpg.InterfaceError) and not lost)
+
+
 def is_lost(connection: Connection, error: BaseException) -> bool:
     """Whether the connection cannot be used any more after this error."""
     return connection.is_closed() or not isinstance(error, asyncpg.PostgresError)

@@ -134,7 +134,7 @@ class StepInvoker:
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
-            raise
+            raise as_replayed(stored) from error
         finally:
             incarnation.effects -= 1
             if incarnation.draining:
@@ -177,7 +177,7 @@ class StepInvoker:
             value = await self._incarnation.transactions.run(work)
         except Failed as failed:
             self._journal.record(step, kind, work.name, None, work.started, failed.stored)
-            raise failed.error from None
+            raise as_replayed(failed.stored) from failed.error
         if work.read_only:
             self._journal.record(step, kind, work.name, work.output, work.started)
         return value
@@ -203,8 +203,9 @@ class StepInvoker:
             else:
                 await spawner.start(operation, actor.caller, uuid, args, kwargs)
         except Exception as error:
-            journal.record(step, StepKind.CHILD, operation.name, None, started, encode_error(error))
-            raise
+            stored = encode_error(error)
+            journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
+            raise as_replayed(stored) from error
         journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
         return WorkflowHandle(RecordedResults(self, child), uuid)
 
@@ -296,8 +297,9 @@ class StepInvoker:
                 ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
             value = ended.value(workflow_uuid, self._incarnation.catalog)
         except Exception as error:
-            journal.record(step, StepKind.RESULT, "get_result", None, started, encode_error(error))
-            raise
+            stored = encode_error(error)
+            journal.record(step, StepKind.RESULT, "get_result", None, started, stored)
+            raise as_replayed(stored) from error
         stored = RESULT.encode((ended.name, (ended.output or b"").decode()))
         journal.record(step, StepKind.RESULT, "get_result", stored, started)
         return value
@@ -380,6 +382,11 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return await ask()
         except DatabaseUnavailable:
             continue
+
+
+def as_replayed(stored: bytes) -> Exception:
+    """An error as a replay will give it: a workflow that looks at one must see the same in every life."""
+    return decode_error(stored)
 
 
 def answer(output: bytes | None, error: bytes | None, decode: Decode) -> Any:

@@ -15,6 +15,7 @@ crash. A workflow that does one thing at a time records nothing of the kind and 
 
 from __future__ import annotations
 
+import logging
 import time
 from enum import IntEnum
 from uuid import UUID
@@ -24,6 +25,8 @@ from operon.database.checkpoints import Checkpoint
 from operon.errors import Evicted, InvocationError, NondeterminismError
 from operon.runtime.committer import Committer
 from operon.runtime.interleaving import Interleaving
+
+logger = logging.getLogger("operon.workflows")
 
 
 class StepKind(IntEnum):
@@ -200,6 +203,13 @@ class Journal:
 
     def finished(self) -> None:
         """The body has returned: refuses what comes later, and a history that goes on where the code does not."""
+        if self._outstanding and self.stopped is None:
+            logger.warning(
+                "%s %s ended with %d steps that were called and not awaited",
+                self.workflow_name,
+                self.workflow_uuid,
+                self._outstanding,
+            )
         left = [number for number in (*self._recorded, *self._calls) if number >= self._next]
         if left and self.stopped is None:
             first = min(left)

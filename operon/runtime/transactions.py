@@ -21,10 +21,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
-
 from operon.database import checkpoints
-from operon.database.connection import Connection, is_conflict, is_weather, sqlstate
+from operon.database.connection import Connection, is_conflict, is_mistake, is_weather, sqlstate
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
 from operon.failures import encode_error
@@ -274,15 +272,6 @@ def raise_if_transient(error: Exception) -> None:
         raise Again(error) from error
     if is_weather(error):
         raise Again(error, isinstance(error, TimeoutError) or sqlstate(error) in ("57014", "25P03")) from error
-
-
-def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:
-    """Whether an error that looks like weather is the function's own: running it again would never end.
-
-    A write in a read-only transaction has the SQLSTATE of a standby, and asyncpg refuses a call (a wrong number of
-    arguments, two statements at a time) with the class of a lost connection.
-    """
-    return (read_only and sqlstate(error) == "25006") or (isinstance(error, asyncpg.InterfaceError) and not lost)
 
 
 async def rollback(connection: Connection) -> None:

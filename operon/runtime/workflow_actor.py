@@ -130,7 +130,7 @@ class WorkflowActor:
             else:  # a single transaction or communicator is a workflow of one step
                 value = await invoker.invoke(operation, ctx, args, kwargs)
             return SUCCESS, operation.signature.result.encode(value), None
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an exit is the workflow's own business, not the process'
             return ERROR, None, encode_error(error)
 
     async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:

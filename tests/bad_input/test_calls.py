@@ -179,11 +179,11 @@ async def test_an_unknown_uuid_has_no_status_and_its_result_is_a_typed_error(run
 
 
 async def test_a_word_that_is_no_uuid_is_refused_where_it_is_given(runtime: TestRuntime) -> None:
-    with pytest.raises(ValueError, match="UUID"):
+    with pytest.raises(operon.InvocationError, match="UUID"):
         runtime.context.retrieve_workflow("order-17")
-    with pytest.raises(ValueError, match="UUID"):
+    with pytest.raises(operon.InvocationError, match="UUID"):
         runtime.app.context(workflow_uuid="order-17")
-    with pytest.raises(ValueError, match="UUID"):
+    with pytest.raises(operon.InvocationError, match="UUID"):
         runtime.context.using(workflow_uuid="order-17")
 
 

@@ -105,6 +105,8 @@ begin isolation level serializable read write
 checkpoints.prepare_checkpoint
 begin isolation level serializable read write
 flush charge
+flush charge
+flush charge
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
