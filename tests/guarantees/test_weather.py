@@ -7,6 +7,7 @@ workflow finished, every step is in the ledger once, and no step was recorded as
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import tempfile
@@ -105,8 +106,9 @@ class Workers:
             await asyncio.sleep(0)
 
 
-async def assert_nothing_happened(runtime: TestRuntime, workers: Workers) -> None:
-    """The weather is over: everything is as if there had been none."""
+async def assert_nothing_happened(runtime: TestRuntime, workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+    """The weather is over: everything is as if there had been none, and no actor had to be restarted for it."""
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
     assert [found for name, found in workers.results if found != RESULTS[name]] == []
     assert await runtime.fetchval("select count(*) from operon.workflows where status <> 1") == 0
     assert await runtime.fetchval("select count(*) from operon.checkpoints where error is not null") == 0
@@ -122,7 +124,7 @@ async def assert_nothing_happened(runtime: TestRuntime, workers: Workers) -> Non
 
 
 @pytest.mark.long
-async def test_sessions_that_are_terminated_again_and_again_cost_nothing() -> None:
+async def test_sessions_that_are_terminated_again_and_again_cost_nothing(caplog: pytest.LogCaptureFixture) -> None:
     CALLS.clear()
     async with TestRuntime(__name__, poll_seconds=0.2) as runtime:
         number = runtime.executor.incarnation.number
@@ -137,7 +139,7 @@ async def test_sessions_that_are_terminated_again_and_again_cost_nothing() -> No
                     terminated += len(await admin.fetch(TERMINATE_ONE, database))
                     await asyncio.sleep(0.05)  # the interval of the fault
 
-        await assert_nothing_happened(runtime, workers)
+        await assert_nothing_happened(runtime, workers, caplog)
         assert runtime.executor.incarnation.number == number  # not even a new incarnation
         assert max(CALLS.values()) == 1
         await admin.close()
@@ -176,7 +178,9 @@ async def crash_server(url: str) -> None:
 
 
 @pytest.mark.long
-async def test_a_server_that_crashes_and_comes_back_costs_nothing(own_server: Path) -> None:
+async def test_a_server_that_crashes_and_comes_back_costs_nothing(
+    own_server: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     CALLS.clear()
     url = await embedded.start(own_server, production=False)
     async with TestRuntime(__name__, database_url=url, poll_seconds=0.2) as runtime:
@@ -191,14 +195,16 @@ async def test_a_server_that_crashes_and_comes_back_costs_nothing(own_server: Pa
                 await crash_server(url)
                 assert await embedded.start(own_server, production=False) == url
 
-        await assert_nothing_happened(runtime, workers)
+        await assert_nothing_happened(runtime, workers, caplog)
         assert runtime.executor.incarnation.number == number
         assert max(CALLS.values()) == 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(seed: int) -> None:
+async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
     CALLS.clear()
     server = os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
     async with (
@@ -213,7 +219,7 @@ async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(s
                 await asyncio.sleep(0.01)
         proxy.share = 0.0
 
-        await assert_nothing_happened(runtime, workers)
+        await assert_nothing_happened(runtime, workers, caplog)
         assert runtime.executor.incarnation.number == number
         assert max(CALLS.values()) == 1
 
