@@ -179,12 +179,9 @@ class Batch:
             kept = [row for row, uuid in enumerate(uuids) if uuid in workflows]
             for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
                 values: Any = getattr(self, column)
-                picked: Any
-                if isinstance(values, dict):
-                    picked = {new: values[row] for new, row in enumerate(kept) if row in values}
-                else:
-                    picked = [values[row] for row in kept]
-                setattr(part, column, picked)
+                sparse = isinstance(values, dict)
+                rows: list[Any] = [(new, values[row]) for new, row in enumerate(kept) if not sparse or row in values]
+                setattr(part, column, dict(rows) if sparse else [value for _, value in rows])
         part.keyed = self.keyed & set(workflows)
         part.bells = self.bells
         return part

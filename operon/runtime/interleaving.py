@@ -100,6 +100,13 @@ class Interleaving:
         self._granted = False
         self._happened(alone)
 
+    def close(self) -> None:
+        """Nobody's turn will come any more: the life of the workflow is over."""
+        for waiter in self._waiting.values():
+            waiter.cancel()
+        self._waiting.clear()
+        self._watch()
+
     def _happened(self, alone: bool) -> None:
         """Lets the loop turn before the next answer; where nothing else is under way there is nothing to wait for."""
         if alone and not self._unsettled:

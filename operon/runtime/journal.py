@@ -201,6 +201,12 @@ class Journal:
             # run ahead of what is recorded, and is replayed from there.
             raise Evicted(f"a record could not be stored: {error}") from error
 
+    def close(self) -> None:
+        """This life is over: nothing is recorded any more, and nobody waits for a turn."""
+        self.closed = True
+        if self._interleaving is not None:
+            self._interleaving.close()
+
     def finished(self) -> None:
         """The body has returned: refuses what comes later, and a history that goes on where the code does not."""
         if self._outstanding and self.stopped is None:

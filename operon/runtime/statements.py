@@ -146,14 +146,16 @@ async def run_group(
         prepared = await connection.prepare(sql)
         columns = tuple(attribute.name for attribute in prepared.get_attributes())
         known = shapes[sql, counted] = Shape(sql, counted, len(prepared.get_parameters()), columns)
-    rows = await connection.fetchmany(known.wrapped, [(*member.args, n) for n, member in enumerate(members)])
+    rows: list[Any] = await connection.fetchmany(known.wrapped, [(*member.args, n) for n, member in enumerate(members)])
     if counted or not known.columns:
-        for number, count in rows:
-            verb = "INSERT 0" if known.verb == "INSERT" else known.verb
-            members[number].settle((), [], f"{verb} {count}")
+        verb = "INSERT 0" if known.verb == "INSERT" else known.verb
+        for row in rows:
+            position: int = row[0]
+            members[position].settle((), [], f"{verb} {row[1]}")
         return
     by_member: list[list[tuple[Any, ...]]] = [[] for _ in members]
     for row in rows:
-        by_member[row[0]].append(tuple(row)[1:])
+        number: int = row[0]
+        by_member[number].append(tuple(row)[1:])
     for member, found in zip(members, by_member, strict=True):
         member.settle(known.columns, found, "")

@@ -8,7 +8,7 @@ exception is a result like any other: it is recorded and given to whoever asks.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
 from actors import ChildState, DynamicChild, Exit
@@ -103,7 +103,7 @@ class WorkflowActor:
                 raise
             raise_crash(self, first_of(stopped))
         finally:
-            journal.closed = True
+            journal.close()
 
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""
@@ -177,14 +177,13 @@ class WorkflowActor:
         """Waits for the end; None when this process will not see it."""
         if not self.over:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
+            waiting = self._waiters = self._waiters or []
+            waiting.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
-                if self._waiters is not None:
-                    self._waiters.remove(waiter)
+                if waiter in waiting:
+                    waiting.remove(waiter)
                 raise
         return self.ended
 
@@ -199,6 +198,7 @@ def raise_crash(actor: WorkflowActor, stopped: BaseException) -> NoReturn:
     raise stopped
 
 
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+def first_of(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
