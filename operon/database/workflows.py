@@ -40,6 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: bytes | None
     authenticated_user: str | None
     inputs: bytes = b""
+    epoch: int = 0  # where it was asked for
 
 
 class StatusRow(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ where workflow_uuid = any ($1)
 
 -- name: attach
 -- What a second start needs to know of the first.
-select name, status, owner, output, error, authenticated_user, inputs
+select name, status, owner, output, error, authenticated_user, inputs, epoch
 from operon.workflows
 where workflow_uuid = $1
 

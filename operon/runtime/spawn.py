@@ -111,7 +111,10 @@ class Spawner:
         if uuid in batch.taken:
             row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
             # Ours after all: the acknowledgement of the start was lost, not the start.
-            if row is None or row.owner != incarnation.number or row.status != 0 or uuid in incarnation.live:
+            # What was claimed is ours too, but recovery brings that to life, with its history.
+            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0:
+                return False
+            if uuid in incarnation.live:
                 return False
         incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs))
         return True

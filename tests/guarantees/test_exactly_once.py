@@ -104,14 +104,14 @@ flush get_result
 begin isolation level serializable read write
 checkpoints.prepare_checkpoint
 begin isolation level serializable read write
-flush charge
-flush charge
+flush call charge
 flush charge
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 commit with checkpoint beside
 commit with checkpoint beside
+flush call charge
 flush charge + random + end
 prepare executors.leave
 executors.leave

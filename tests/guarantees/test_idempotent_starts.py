@@ -75,6 +75,21 @@ async def test_a_hundred_starts_before_a_kill_and_a_hundred_after_it_are_one_exe
         await case.check([workflow])
 
 
+async def test_a_start_that_comes_while_its_workflow_is_being_taken_over_waits_for_it(server: Server) -> None:
+    """The process owns the workflow already, and has not read its history yet: it must not begin without."""
+    async with server.case("start meets takeover") as case:
+        starts = [Start("everything", uuid4(), ("t",))]
+        assert await case.live(starts, Site("commit with checkpoint serializable")) == -9
+        late = Site("flush start everything", signal="SLOW", seconds=0.6)
+        later = Site("checkpoints.history", signal="SLOW", seconds=1.2)
+
+        assert await case.live(starts, late, later) == 0
+
+        assert "flush now + uuid4 + random" not in case.labels(1), "it began from nothing"
+        assert case.results() == {starts[0].uuid}
+        await case.check([starts[0].uuid])
+
+
 async def test_a_hundred_requests_with_one_key_are_one_execution_also_after_a_kill(server: Server) -> None:
     async with server.case("http") as case:
         key = "order 42"

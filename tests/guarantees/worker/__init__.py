@@ -8,6 +8,6 @@
 
 A life by hand, killed before its first flush:
 
-    OPERON_DATABASE_URL=... WITNESS=/tmp/witness KILL='{"label": "flush start everything", "when": "before"}' \\
+    OPERON_DATABASE_URL=... WITNESS=/tmp/witness KILL='[{"label": "flush start everything"}]' \\
         STARTS='[{"workflow": "everything", "uuid": "...", "args": ["t"]}]' python -m tests.guarantees.worker
 """

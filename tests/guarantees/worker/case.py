@@ -25,8 +25,9 @@ import psutil
 from operon.database import testbed
 from operon.database.connection import connect
 from operon.testing import with_database
-from tests.guarantees.worker import application, sites, witness
+from tests.guarantees.worker import application, witness
 from tests.guarantees.worker.life import Start, live
+from tests.guarantees.worker.sites import Site
 from tests.guarantees.worker.witness import Call, Witness
 
 DEADLINE_SECONDS = 60.0  # for facts that come in well under a second on an idle machine
@@ -114,19 +115,18 @@ class Case:
     def begin(
         self,
         starts: Sequence[Start],
-        site: sites.Site | None = None,
-        *,
+        *sites: Site,
         afterwards: Sequence[Start] = (),
         stay: bool = False,
     ) -> ForkServerProcess:
-        """Begins a life."""
+        """Begins a life. At the sites something happens to it."""
         number = len(self.processes)
         environment = {
             **self.environment(number),
             "STARTS": msgspec.json.encode(starts).decode(),
             "AFTERWARDS": msgspec.json.encode(afterwards).decode(),
             "STAY": "1" if stay else "",
-            "KILL": msgspec.json.encode(site).decode() if site else "",
+            "KILL": msgspec.json.encode(sites).decode(),
             "TRACE": str(self.trace_of(number)),
             "LOG": str(self._server.folder / f"{self._id.rpartition(' ')[2]}.log"),
         }
@@ -186,9 +186,9 @@ class Case:
         self.snapshots.append(snapshot)
         self.outcomes = outcomes
 
-    async def live(self, starts: Sequence[Start], site: sites.Site | None = None) -> int:
+    async def live(self, starts: Sequence[Start], *sites: Site) -> int:
         """A life from its beginning to its end; its exit code."""
-        code = await self.ended(self.begin(starts, site))
+        code = await self.ended(self.begin(starts, *sites))
         await self.settled()
         return code
 

@@ -10,7 +10,7 @@ What it is to do stands in the environment:
     STARTS         a JSON array of Start: all at once
     AFTERWARDS     the same, when those have ended
     STAY           do not end by itself
-    KILL           a JSON Site
+    KILL           a JSON array of Site
     TRACE, LOG     files for the labels of its messages, and for what it says
 """
 
@@ -53,8 +53,8 @@ def live(environment: Mapping[str, str]) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         logging.basicConfig(level=logging.INFO, force=True, format="%(asctime)s %(process)d %(name)s: %(message)s")
-    site = msgspec.json.decode(os.environ["KILL"], type=sites.Site) if os.environ.get("KILL") else None
-    sites.install(site, os.environ.get("TRACE"))
+    strikes = msgspec.json.decode(os.environ.get("KILL", "[]"), type=list[sites.Site])
+    sites.install(strikes, os.environ.get("TRACE"))
     run(main())
 
 

@@ -4,7 +4,7 @@ asyncpg makes each connection's protocol from `asyncpg.protocol.Protocol`, so a 
 that is sent to the server, whoever asked for it. `before` dies before it is sent; `after` dies when it was answered and
 nobody knows yet; `held` never sends it, lets the rest of the process go on for a moment, and dies then: whoever should
 have waited for the answer and did not gives himself away. SIGSTOP in place of SIGKILL makes a process that is not dead,
-CUT one that lives on without the connection: cut `after`, it never hears the answer.
+CUT one that lives on without the connection: cut `after`, it never hears the answer. SLOW is late, and nothing else.
 
 The one exchange without a label is the opening of a connection: nothing is written by it.
 """
@@ -15,6 +15,7 @@ import asyncio
 import os
 import re
 import signal
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import asyncpg
@@ -36,7 +37,6 @@ EXCHANGES = (
     "close_statement",
     "close_portal",
 )
-HELD_SECONDS = 0.25
 
 NAMES = {
     text: f"{table}.{name}"
@@ -46,8 +46,8 @@ NAMES = {
 COMMIT = re.compile(r"execute operon_checkpoint \('\w+', \d+, \d+, \d+, '\\x(\w+)'")
 NUMBER = re.compile(r"(?<=[_ ])\d+")
 
-# Where the arguments of a flush say what is in it: names of starts, names of steps, UUIDs of what ends.
-STARTS, STEPS, ENDS = 4, 16, 22
+# Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends.
+STARTS, NUMBERS, STEPS, ENDS = 4, 14, 16, 22
 
 When = Literal["before", "after", "held"]
 
@@ -58,14 +58,15 @@ class Site(msgspec.Struct, frozen=True):
     label: str
     when: When = "before"
     nth: int = 1
-    signal: Literal["SIGKILL", "SIGSTOP", "CUT"] = "SIGKILL"
+    signal: Literal["SIGKILL", "SIGSTOP", "CUT", "SLOW"] = "SIGKILL"
+    seconds: float = 0.25  # how long a message is held, or slow
 
     def __str__(self) -> str:
         return f"{self.signal} {self.when} {self.label} #{self.nth}"
 
 
-def install(site: Site | None, trace: str | None) -> None:
-    """Strikes at a site; writes the label of every message to the file `trace`. Call it before the first connection."""
+def install(sites: Sequence[Site], trace: str | None) -> None:
+    """Strikes at each of the sites, from the next connection on; writes the label of every message to `trace`."""
     seen: dict[str, int] = {}
     file = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if trace else None
 
@@ -77,14 +78,12 @@ def install(site: Site | None, trace: str | None) -> None:
             nth = seen[label] = seen.get(label, 0) + 1
             if file is not None:
                 os.write(file, f"{label}\n".encode())
-            struck = site is not None and site.label == label and site.nth == nth
-            if struck and site is not None and site.when != "after":
-                if site.when == "held":
-                    await asyncio.sleep(HELD_SECONDS)
-                strike(site, self)
+            site = next((site for site in sites if (site.label, site.nth) == (label, nth)), None)
+            if site is not None and site.when != "after":
+                await strike(site, self)
             answer = await exchange(self, *args, **kwargs)
-            if struck and site is not None and site.when == "after":
-                strike(site, self)
+            if site is not None and site.when == "after":
+                await strike(site, self)
             return answer
 
         return method
@@ -94,11 +93,17 @@ def install(site: Site | None, trace: str | None) -> None:
     module.Protocol = type("WatchedProtocol", (asyncpg.protocol.Protocol,), methods)
 
 
-def strike(site: Site, connection: Any) -> None:
-    if site.signal == "CUT":
-        connection.abort()
-        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-    os.kill(os.getpid(), getattr(signal, site.signal))
+async def strike(site: Site, connection: Any) -> None:
+    if site.when == "held" or site.signal == "SLOW":
+        await asyncio.sleep(site.seconds)
+    match site.signal:
+        case "SLOW":
+            pass
+        case "CUT":
+            connection.abort()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        case name:
+            os.kill(os.getpid(), getattr(signal, name))
 
 
 def label_of(exchange: str, args: tuple[Any, ...]) -> str:
@@ -126,6 +131,7 @@ def text_label(text: str) -> str:
 
 def flush_label(args: Any) -> str:
     parts = [f"start {name}" for name in args[STARTS] or ()]
-    parts += [name[:45] for name in args[STEPS] or ()]
+    for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
+        parts.append(name[:45] if number >= 0 else f"call {name}")
     parts += ["end" for _ in args[ENDS] or ()]
     return f"flush {' + '.join(parts)}"
