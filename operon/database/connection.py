@@ -54,7 +54,8 @@ SESSION = {
 }
 
 # The committer's lane is shared: a statement that waits for a lock leaves it and waits elsewhere.
-WRITER = {**SESSION, "lock_timeout": "1s"}
+# And an executor that stops in the middle of a batch holds its own row, which its peers want: not for longer than this.
+WRITER = {**SESSION, "lock_timeout": "1s", "idle_in_transaction_session_timeout": "3s"}
 
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60.0
