@@ -52,6 +52,7 @@ class Committer:
         self._idle: asyncio.Future[None] | None = None
         self._busy = False
         self._fenced = False
+        self._broken: dict[UUID, Exception] = {}  # whose record was refused, until their actor starts again
         self._sealed: StopActor | None = None  # what an actor gets that still wants to append
         self._number = 0
         self.flushes = 0
@@ -95,6 +96,8 @@ class Committer:
         attempts: int = 1,
     ) -> Batch:
         """Records the answer of a step: exactly one of output and error."""
+        if self._broken:
+            self._refuse_broken(workflow_uuid)
         batch = self._open(len(output) if output is not None else 0)
         batch.checkpoint(workflow_uuid, step, kind, name, output, started, error, seen, attempts)
         return batch
@@ -115,6 +118,8 @@ class Committer:
             if error is not None:
                 batch.s_error[row] = error
             return batch
+        if self._broken:
+            self._refuse_broken(workflow_uuid)
         batch = self._open(len(output) if output is not None else 0)
         if status != 1:
             batch.f_status[len(batch.f_uuid)] = status
@@ -126,6 +131,8 @@ class Committer:
 
     def statement(self, statement: Statement) -> Batch:
         """Records a one-statement transaction, which runs in the batch that records it."""
+        if self._broken:
+            self._refuse_broken(statement.workflow_uuid)
         batch = self._open(0)
         batch.statements.append(statement)
         return batch
@@ -145,6 +152,15 @@ class Committer:
                     for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
                         setattr(batch, column, getattr(kept, column))
             batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
+
+    def mend(self, workflow_uuid: UUID) -> None:
+        """A fresh coroutine takes over from what is recorded: the workflow may append again."""
+        self._broken.pop(workflow_uuid, None)
+
+    def _refuse_broken(self, workflow_uuid: UUID) -> None:
+        # A branch of a coroutine that has run ahead of a record that was refused: what it appends would leave a hole.
+        if (error := self._broken.get(workflow_uuid)) is not None:
+            raise Evicted(f"an earlier record could not be stored: {error}") from error
 
     def _open(self, size: int) -> Batch:
         if self._sealed is not None:
@@ -273,6 +289,7 @@ class Committer:
         logger.error("the database refused a record of workflow %s: %s", workflows[0] if workflows else None, error)
         batch.failed = dict.fromkeys(workflows, error)
         for uuid in workflows:
+            self._broken[uuid] = error
             self.drop(uuid)
 
     def _fence(self, fenced: Fenced, batch: Batch) -> None:

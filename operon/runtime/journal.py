@@ -24,7 +24,7 @@ from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.errors import Evicted, InvocationError, NondeterminismError
 from operon.runtime.committer import Committer
-from operon.runtime.interleaving import Interleaving
+from operon.runtime.interleaving import Interleaving, Wave, recorded_plan
 
 logger = logging.getLogger("operon.workflows")
 
@@ -95,11 +95,12 @@ class Journal:
         self._committer = committer
         self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
         self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded if checkpoint.step >= 0}
-        self._interleaving = Interleaving.of(recorded)
+        plan = recorded_plan(recorded)
+        self._interleaving = Interleaving(self._gave, plan) if plan else None
         self._next = 0
         self._outstanding = 0
         self._quiet = 0  # the last step that was called when nothing was under way
-        self._seen: list[str] = []  # the answers given since then: `number@calls made by then`
+        self._seen: list[Wave] = []  # the answers given since then
         self._ticket = ticket
 
     def call(self, kind: StepKind, name: str) -> Step:
@@ -114,14 +115,14 @@ class Journal:
         number = self._next
         seen: str | None = None
         if self._outstanding == 0:
-            if len(self._seen) > 1:
-                seen = f"{self._quiet}:{','.join(self._seen)}"
+            if len(self._seen) > 1 or (self._seen and len(self._seen[0].numbers) > 1):
+                seen = f"{self._quiet}:{';'.join(map(str, self._seen))}"
             self._seen.clear()
             self._quiet = number
         else:
-            seen = f"{self._quiet}:{','.join(self._seen)}"
+            seen = f"{self._quiet}:{';'.join(map(str, self._seen))}"
             if self._interleaving is None:
-                self._interleaving = Interleaving(calls=number)
+                self._interleaving = Interleaving(self._gave, calls=number)
         recorded = self._recorded.get(number) if self._recorded else None
         if recorded is not None and (recorded.kind != kind or recorded.name != name):
             raise self._diverged(number, recorded, f"{StepKind(kind).name.lower()} {name!r}")
@@ -137,9 +138,18 @@ class Journal:
     def delivered(self, step: Step) -> None:
         """The workflow has the answer of a step, or gave up waiting for it."""
         self._outstanding -= 1
-        self._seen.append(f"{step.number}@{self._next}")
-        if self._interleaving is not None:
-            self._interleaving.delivered(step.number, alone=self._outstanding == 0)
+        interleaving = self._interleaving
+        if interleaving is None:
+            self._seen.append(Wave((step.number,), self._next))
+            return
+        if (
+            step.number not in interleaving.given
+        ):  # it took no turn: a value that costs no wait, or a caller that gave up
+            self._gave(Wave((step.number,), self._next))
+        interleaving.delivered(step.number, alone=self._outstanding == 0)
+
+    def _gave(self, wave: Wave) -> None:
+        self._seen.append(wave)
 
     async def turn(self, step: Step) -> None:
         """Waits until it is the turn of this answer, in the order that was recorded."""

@@ -111,6 +111,7 @@ class WorkflowActor:
             self._incarnation.committer.drop(self.workflow_uuid)
             await self._incarnation.committer.drained()  # what is in flight of the last life may still land
             self._history, self.epoch = await self._incarnation.reload(self.workflow_uuid)
+            self._incarnation.committer.mend(self.workflow_uuid)
             self.begun = self.gate = None
         history, self._history = self._history, None
         return history

@@ -102,6 +102,10 @@ class Life:
         won = await walk
         return [won, await self.step(f"after {won}")]
 
+    def stop(self) -> None:
+        """As a kill would: nothing that happens from here on is recorded."""
+        self._committer.seal()
+
     @property
     def appended(self) -> list[Checkpoint]:
         """What this life has recorded, in the order in which it was appended."""
@@ -126,6 +130,7 @@ async def live(rng: random.Random, tree: Tree, recorded: list[Checkpoint], recor
             life.waiting[place].set_result(None)
         await asyncio.sleep(0)
     if not body.done():
+        life.stop()
         body.cancel()
         await asyncio.gather(body, return_exceptions=True)
         return life, None

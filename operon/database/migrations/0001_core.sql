@@ -66,8 +66,8 @@ create table operon.checkpoints (
     name text not null,
     output bytea,
     error bytea,
-    -- Only of concurrent steps: the answers that the workflow had been given when it called this one, in order, each with
-    -- the number of calls made by then, since the last step that was called when nothing was under way: `2:3@5,2@5`.
+    -- Only of concurrent steps: the answers that the workflow had been given when it called this one, in waves, each with
+    -- the number of calls made by then, since the last step that was called when nothing was under way: `2:3,2@5;4@6`.
     -- A negative step is the announcement of a call, -1 of step 0.
     seen text,
     inputs bytea,
