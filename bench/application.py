@@ -12,6 +12,7 @@ import operon
 from bench import harness
 from bench.round_trips import RoundTripCounter
 from operon.operations import Workflow
+from operon.runtime.loop import settle_garbage
 
 ITEM = "Hamlet, row A, seat 1"
 
@@ -23,6 +24,7 @@ async def measure(task: harness.Task, namespace: str, workflow: Workflow[[str], 
         counter.install()
     app = operon.Operon(namespace, database_url=task.database_url)
     async with app:
+        settle_garbage()  # as `operon start` does, whose process this stands for
         ctx = app.context()
 
         async def one() -> None:
