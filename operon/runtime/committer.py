@@ -1,9 +1,9 @@
 """The committer: group commit for every live workflow of an executor.
 
 Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip,
-one transaction and one fsync for whatever came up meanwhile, up to some thousand records of unrelated workflows. There
-is no timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records
-in order.
+one transaction and one fsync for whatever came up meanwhile, up to 128 records of unrelated workflows. There is no
+timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records in
+order.
 
 What can go wrong with a flush, and what is done about it:
 

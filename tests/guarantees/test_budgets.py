@@ -127,13 +127,16 @@ async def run(started: Coroutine[Any, Any, operon.WorkflowHandle[Any]]) -> Any:
     return await (await started).get_result()
 
 
-async def cost(wire: Wire, work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[int, int]:
-    """Round trips and commits of the second or third time, whichever is more."""
+async def cost(runtime: TestRuntime, wire: Wire, work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[int, int]:
+    """Round trips and commits of the second or third time, whichever is more, with what is recorded after the result."""
+    committer = runtime.executor.incarnation.committer
     await work()
+    await committer.drained()
     counted: list[tuple[int, int]] = []
     for _ in range(2):
         before = len(wire)
         await work()
+        await committer.drained()
         counted.append((len(wire) - before, wire.commits(since=before)))
     return max(counted)
 
@@ -141,7 +144,7 @@ async def cost(wire: Wire, work: Callable[[], Coroutine[Any, Any, Any]]) -> tupl
 async def test_a_workflow_without_steps_is_one_round_trip_and_one_commit(tap: tuple[TestRuntime, Wire]) -> None:
     runtime, wire = tap
 
-    assert await cost(wire, lambda: run(nothing(runtime.context))) == (1, 1)
+    assert await cost(runtime, wire, lambda: run(nothing(runtime.context))) == (1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
@@ -149,13 +152,13 @@ async def test_a_communicator_step_is_one_round_trip_and_one_commit(tap: tuple[T
     runtime, wire = tap
 
     # The start is durable before the first is called; the outcome goes with the last checkpoint.
-    assert await cost(wire, lambda: run(calls(runtime.context, count))) == (count + 1, count + 1)
+    assert await cost(runtime, wire, lambda: run(calls(runtime.context, count))) == (count + 1, count + 1)
 
 
 async def test_the_time_random_numbers_and_uuids_cost_nothing(tap: tuple[TestRuntime, Wire]) -> None:
     runtime, wire = tap
 
-    assert await cost(wire, lambda: run(helpers(runtime.context, 20))) == (1, 1)
+    assert await cost(runtime, wire, lambda: run(helpers(runtime.context, 20))) == (1, 1)
 
 
 @pytest.mark.parametrize("statements", [0, 1, 2, 5])
@@ -165,7 +168,7 @@ async def test_a_transaction_is_its_statements_and_two_round_trips_and_one_commi
     runtime, wire = tap
     around = 2  # the start before it, the outcome after it
 
-    round_trips, commits = await cost(wire, lambda: run(asks(runtime.context, statements)))
+    round_trips, commits = await cost(runtime, wire, lambda: run(asks(runtime.context, statements)))
 
     assert round_trips - around == statements + 2
     assert commits - around == 1
@@ -175,7 +178,7 @@ async def test_a_transaction_is_its_statements_and_two_round_trips_and_one_commi
 async def test_a_read_only_transaction_is_its_statements_and_two_round_trips(tap: tuple[TestRuntime, Wire]) -> None:
     runtime, wire = tap
 
-    round_trips, commits = await cost(wire, lambda: run(looks(runtime.context)))
+    round_trips, commits = await cost(runtime, wire, lambda: run(looks(runtime.context)))
 
     assert round_trips == 1 + 3 + 1  # start; begin, statement, commit; checkpoint and outcome
     assert commits == 2
@@ -186,7 +189,9 @@ async def test_a_single_transaction_of_a_client_costs_no_more_than_a_workflow_of
 ) -> None:
     runtime, wire = tap
 
-    assert await cost(wire, lambda: ask(runtime.context, 1)) == await cost(wire, lambda: run(asks(runtime.context, 1)))
+    assert await cost(runtime, wire, lambda: ask(runtime.context, 1)) == await cost(
+        runtime, wire, lambda: run(asks(runtime.context, 1))
+    )
 
 
 async def test_a_one_statement_transaction_shares_the_commit_of_its_batch(tap: tuple[TestRuntime, Wire]) -> None:
@@ -195,7 +200,7 @@ async def test_a_one_statement_transaction_shares_the_commit_of_its_batch(tap: t
     async def fifty() -> None:
         await asyncio.gather(*(run(executes(runtime.context, 1)) for _ in range(50)))
 
-    round_trips, commits = await cost(wire, fifty)
+    round_trips, commits = await cost(runtime, wire, fifty)
 
     assert round_trips <= 30  # begin, one statement for all of a batch, flush, commit; alone it would be 200
     assert commits <= 10
@@ -207,7 +212,7 @@ async def test_workflows_that_come_together_share_their_commits(tap: tuple[TestR
     async def hundred() -> None:
         await asyncio.gather(*(run(calls(runtime.context, 1)) for _ in range(100)))
 
-    round_trips, commits = await cost(wire, hundred)
+    round_trips, commits = await cost(runtime, wire, hundred)
 
     assert round_trips == commits <= 10  # alone it would be 200
 
