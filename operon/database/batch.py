@@ -16,7 +16,7 @@ from uuid import UUID
 
 Sparse = dict[int, Any]
 
-# What a flush may carry. With more, client and server take turns: everybody waits for one batch, then everybody's Python
+# What a flush may carry. With more, client and server take turns: all wait for one batch, then all Python
 # runs while the server waits. With less, one half's flight is the other half's turn: 256 workflows of three steps ran
 # at 5,400 a second with 2,000, at 8,100 with 128, at 6,900 with 64.
 RECORDS_MAX = 128

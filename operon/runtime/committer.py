@@ -191,7 +191,7 @@ class Committer:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 # One turn of the loop more: workflows that began in this one end in it too, if they have no steps, and
-                # then begin and end in one record. It costs microseconds, once per time that nobody had anything to say.
+                # then begin and end in one record. It costs microseconds, once each time that nobody had anything.
                 await asyncio.sleep(0)
                 continue
             self._busy = True

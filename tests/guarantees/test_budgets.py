@@ -128,7 +128,7 @@ async def run(started: Coroutine[Any, Any, operon.WorkflowHandle[Any]]) -> Any:
 
 
 async def cost(runtime: TestRuntime, wire: Wire, work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[int, int]:
-    """Round trips and commits of the second or third time, whichever is more, with what is recorded after the result."""
+    """Round trips and commits of the second or third time, whichever is more, up to the record of the end."""
     committer = runtime.executor.incarnation.committer
     await work()
     await committer.drained()

@@ -93,18 +93,16 @@ prepare with operon_step as (insert into ledger values ($1, 'child', $2) retur
 with operon_step as (insert into ledger values ($1, 'child', $2) retur
 flush charge + insert into ledger values ($1, 'child', $2)
 commit
-flush end
-flush get_result
+flush get_result + end
 prepare workflows.status
 workflows.status
 flush get_status
 prepare workflows.attach
 workflows.attach
-flush get_result
+flush get_result + call charge
 begin isolation level serializable read write
 checkpoints.prepare_checkpoint
 begin isolation level serializable read write
-flush call charge
 flush charge
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
@@ -204,7 +202,7 @@ async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(se
     places += [
         Site("commit with checkpoint serializable", "after"),
         Site("flush post", "before"),
-        Site("flush end", "after"),
+        Site("flush get_result + end", "after"),
     ]
 
     async def killed_twice(second: Site) -> None:
