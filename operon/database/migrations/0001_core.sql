@@ -181,7 +181,9 @@ begin
         update operon.workflows w
         set status = coalesce(u.status, 1), output = u.output, error = u.error, updated_at = clock_timestamp()
         from unnest(f_uuid, f_status, f_output, f_error) as u (id, status, output, error)
-        where w.workflow_uuid = u.id and w.owner = me and w.status = 0;
+        -- By the primary key. The `+ 0` keep this from the index of pending workflows, which a plan made while there were
+        -- none takes for short: it would read everything that this executor owns, for each batch.
+        where w.workflow_uuid = u.id and w.owner + 0 = me and w.status + 0 = 0;
         get diagnostics affected = row_count;
         if affected <> cardinality(f_uuid) then
             raise exception 'executor % finished workflows that it does not own', me using errcode = 'OP002';
