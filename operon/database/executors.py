@@ -66,11 +66,6 @@ async def kill(connection: Connection, incarnation: int) -> None:
     await connection.execute(SQL["kill"], incarnation)
 
 
-async def drain(connection: Connection, incarnation: int) -> None:
-    """This executor claims no more."""
-    await connection.execute(SQL["drain"], incarnation)
-
-
 async def leave(connection: Connection, incarnation: int) -> int:
     """The end of an orderly shutdown; gives how many workflows are now ready for others."""
     released: int = await connection.fetchval(SQL["leave"], incarnation)

@@ -38,9 +38,6 @@ returning 1
 -- For tests: as if somebody else had declared this executor dead.
 update operon.executors set state = 2, died_at = clock_timestamp() where incarnation = $1
 
--- name: drain
-update operon.executors set state = 1 where incarnation = $1 and state = 0
-
 -- name: leave
 -- The end of an orderly shutdown: what is unfinished is ready for anybody at once.
 with released as (

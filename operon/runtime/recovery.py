@@ -138,7 +138,7 @@ class Recovery:
         """Takes over one batch; True if there may be more."""
         incarnation = self._incarnation
         room = min(CLAIM_MAX, self._max_live - len(incarnation.live))
-        if room <= 0 or not incarnation.lease.trusted:
+        if room <= 0 or incarnation.draining or not incarnation.lease.trusted:
             return False
         candidates = await workflows.claimable(connection, self._names, room)
         if not candidates:
