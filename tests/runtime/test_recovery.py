@@ -1,0 +1,32 @@
+"""What recovery leaves alone."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from operon import WorkflowContext, workflow
+from operon.testing import TestRuntime
+
+# Long enough that nothing is claimed but by the looks of these tests.
+NEVER = 3600.0
+
+
+@workflow
+async def waiting(ctx: WorkflowContext) -> str:
+    return "done"
+
+
+async def test_an_executor_that_drains_claims_nothing(anyio_backend: str) -> None:
+    async with TestRuntime(__name__, poll_seconds=NEVER) as runtime:
+        incarnation = runtime.executor.incarnation
+        uuid = uuid4()
+        ready = "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'waiting', '0', $2)"
+        await runtime.execute(ready, uuid, b"{}")
+
+        incarnation.draining = True
+        await incarnation.recovery._look()  # pyright: ignore[reportPrivateUsage]
+
+        assert await runtime.fetchval("select owner from operon.workflows where workflow_uuid = $1", uuid) is None
+        incarnation.draining = False
+        incarnation.recovery.ring()
+        assert await runtime.context.retrieve_workflow(uuid).get_result(timeout=30) == "done"
