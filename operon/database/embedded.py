@@ -47,6 +47,9 @@ from operon.errors import DatabaseUnusable
 
 DEFAULT_FOLDER = Path(".operon/postgres")
 
+# For an orphaned initdb whose files vanish to notice. What is left after that is only untidy.
+_ORPHAN_SECONDS = 5.0
+
 # Written into postgresql.conf once, by initdb, so that a user can change them there.
 _SETTINGS = {
     "fsync": "on",
@@ -216,9 +219,9 @@ class EmbeddedPostgres:
             self._init(tools, self.folder)
 
     def _init(self, tools: Path, home: Path) -> None:
-        # A name of its own: the initdb of a start that was killed may still be at work in another, and clean up there.
+        # A name of its own: the initdb of a start that was killed may still be at work in another.
         for left in home.glob("new-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove_while_written(left)
         with tempfile.TemporaryDirectory(prefix="new-", dir=home, ignore_cleanup_errors=True) as name:
             new = Path(name)
             self._run_initdb(tools, new)
@@ -287,6 +290,13 @@ class EmbeddedPostgres:
                 f"Could not {verb} the embedded Postgres in {self.folder}: {error}",
                 hint="make the folder one that this user can write to, or set database_url.",
             ) from error
+
+
+def _remove_while_written(folder: Path) -> None:
+    """Delete a folder in which an orphan may still make files; it gives up once those it needs are gone."""
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _log(data: Path) -> str:
