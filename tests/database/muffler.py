@@ -38,6 +38,7 @@ class Muffler:
         await pump(reader, to_writer, passing)
         if not passing.is_set():  # the server never hears that the client left
             self._half_open.append(to_writer)
+            writer.close()
 
     async def close(self) -> None:
         """Now the server hears it."""
