@@ -23,6 +23,11 @@ class Muffler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._half_open: list[asyncio.StreamWriter] = []
 
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._lines)
+
     def cut_off(self) -> None:
         """Every connection that there is goes half open; later ones work."""
         for passing in self._lines:
