@@ -41,8 +41,8 @@ logger = logging.getLogger("operon.notifier")
 EVERYBODY = "operon_all"
 PING = "ping:"
 RETRY_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-UNHEARD_POLL_SECONDS = 0.1  # ten looks a second, of one executor that hears nothing: no outage is felt
-OFF_POLL_SECONDS = 0.25  # for as long as notify=off is the choice: half of it, 125 ms, is what an answer waits
+UNHEARD_POLL_SECONDS = 0.1  # ten looks a second while it hears nothing: what was announced comes 50 ms late
+OFF_POLL_SECONDS = 0.25  # a quarter of those, for it is no outage but a choice: an answer comes 125 ms late
 SLICE = 256  # bells handed over before the event loop gets its turn; some 1 ms
 BELLS_MAX = 50_000  # bells that wait to be handed over; beyond, the oldest are dropped and everybody looks
 MEAN_WEIGHT = 0.2  # of the newest ping in the mean
