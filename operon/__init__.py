@@ -1,6 +1,14 @@
 """Durable execution for Python: workflows as supervised actors over Postgres."""
 
 from operon.app import Operon
+from operon.authorization import (
+    Authenticated,
+    MiddlewareContext,
+    authentication,
+    default_required_roles,
+    middleware,
+    required_roles,
+)
 from operon.codec import Masked
 from operon.contexts import (
     ApplicationContext,
@@ -51,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApplicationContext",
+    "Authenticated",
     "Body",
     "CatalogError",
     "CommunicatorContext",
@@ -68,6 +77,7 @@ __all__ = [
     "InvocationError",
     "Masked",
     "MaxRetriesExceeded",
+    "MiddlewareContext",
     "NonExistentWorkflowError",
     "NondeterminismError",
     "NotAuthorizedError",
@@ -94,13 +104,17 @@ __all__ = [
     "WorkflowDeadError",
     "WorkflowHandle",
     "WorkflowStatus",
+    "authentication",
     "communicator",
+    "default_required_roles",
     "delete",
     "get",
     "initializer",
+    "middleware",
     "patch",
     "post",
     "put",
+    "required_roles",
     "transaction",
     "workflow",
 ]

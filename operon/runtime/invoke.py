@@ -16,16 +16,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
+from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
-from operon.contexts import InvokingContext, TransactionContext
+from operon.contexts import Caller, InvokingContext, TransactionContext
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, Fenced
+from operon.errors import DatabaseUnavailable, Evicted, Fenced, NotAuthorizedError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import statements
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
+from operon.runtime.results import Owned, Results
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
@@ -67,16 +69,26 @@ class StepInvoker:
             raise Evicted
         called: Any = operation
         name = operation.name
+        caller = self._actor.caller
+        if operation.required_roles:
+            verdict = judge(name, operation.required_roles, caller)
+            if isinstance(verdict, NotAuthorizedError):
+                return refuse(verdict)  # no step: every life refuses it here
+            caller = verdict
         match operation.kind:
             case "communicator":
                 step = self._journal.call(StepKind.COMMUNICATOR, name)
-                return self._answer(step, operation.signature.result.decode, self._communicator, called, args, kwargs)
+                return self._answer(
+                    step, operation.signature.result.decode, self._communicator, called, caller, args, kwargs
+                )
             case "transaction":
                 step = self._journal.call(StepKind.TRANSACTION, name)
-                return self._answer(step, operation.signature.result.decode, self._transaction, called, args, kwargs)
+                return self._answer(
+                    step, operation.signature.result.decode, self._transaction, called, caller, args, kwargs
+                )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                return self._answer(step, self._child_handle, self._child, called, ctx, args, kwargs)
+                return self._answer(step, self._child_handle, self._child, called, caller, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -111,7 +123,12 @@ class StepInvoker:
     # ------------------------------------------------------------------ operations
 
     async def _communicator(
-        self, step: Step, operation: Communicator[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        step: Step,
+        operation: Communicator[..., Any],
+        caller: Caller,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         journal, actor, incarnation = self._journal, self._actor, self._incarnation
         if step.seen is not None:
@@ -124,7 +141,7 @@ class StepInvoker:
             incarnation.threads,
             actor.workflow_uuid,
             step.number,
-            actor.caller,
+            caller,
             incarnation.application,
         )
         started = clock()
@@ -143,13 +160,18 @@ class StepInvoker:
         return value
 
     async def _transaction(
-        self, step: Step, operation: Transaction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        step: Step,
+        operation: Transaction[..., Any],
+        caller: Caller,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         journal, actor, application = self._journal, self._actor, self._incarnation.application
         codec = operation.signature.result
 
         async def body(client: TransactionClient) -> Any:
-            ctx = TransactionContext(actor.workflow_uuid, actor.caller, application, client)
+            ctx = TransactionContext(actor.workflow_uuid, caller, application, client)
             return await operation.fn(ctx, *args, **kwargs)
 
         if journal.pending:
@@ -186,6 +208,7 @@ class StepInvoker:
         self,
         step: Step,
         operation: Workflow[..., Any],
+        caller: Caller,
         ctx: InvokingContext,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -199,9 +222,9 @@ class StepInvoker:
                 # The child's start and this checkpoint are in one batch: both are durable, or neither is.
                 uuid = child_uuid(actor.workflow_uuid, step.number)
                 parent = (actor.workflow_uuid, step.number)
-                child = spawner.begin_child(operation, actor.caller, uuid, args, kwargs, parent)
+                child = spawner.begin_child(operation, caller, uuid, args, kwargs, parent)
             else:
-                await spawner.start(operation, actor.caller, uuid, args, kwargs)
+                await spawner.start(operation, caller, uuid, args, kwargs)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
@@ -275,19 +298,21 @@ class StepInvoker:
 
     # ------------------------------------------------------------------ other workflows
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
         """A handle whose answers are recorded."""
-        return WorkflowHandle(RecordedResults(self, None), workflow_uuid)
+        return WorkflowHandle(RecordedResults(self, None, owned), workflow_uuid)
 
     def result_of(
-        self, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
+        self, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None, owned: bool
     ) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
         step = self._journal.call(StepKind.RESULT, "get_result")
-        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, child)
+        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, child, owned)
 
-    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None) -> Any:
-        journal, results = self._journal, self._incarnation.results
+    async def _result(
+        self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None, owned: bool
+    ) -> Any:
+        journal, results = self._journal, self._results(owned)
         if journal.pending:
             await journal.durable()
         started = clock()
@@ -308,17 +333,21 @@ class StepInvoker:
         name, output = RESULT.decode(stored)
         return self._incarnation.catalog.result_codec(name).decode(output.encode())
 
-    def status_of(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
+    def _results(self, owned: bool) -> Results | Owned:
+        results = self._incarnation.results
+        return Owned(results, self._actor.caller.user) if owned else results
+
+    def status_of(self, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, WorkflowStatus | None]:
         """The status of another workflow, as a step."""
         step = self._journal.call(StepKind.STATUS, "get_status")
-        return self._answer(step, STATUS.decode, self._status, workflow_uuid)
+        return self._answer(step, STATUS.decode, self._status, workflow_uuid, owned)
 
-    async def _status(self, step: Step, workflow_uuid: UUID) -> WorkflowStatus | None:
+    async def _status(self, step: Step, workflow_uuid: UUID, owned: bool) -> WorkflowStatus | None:
         journal = self._journal
         if journal.pending:
             await journal.durable()
         started = clock()
-        status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
+        status = await patiently(lambda: self._results(owned).status(workflow_uuid))
         journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
         return status
 
@@ -326,17 +355,18 @@ class StepInvoker:
 class RecordedResults:
     """What a handle asks inside a workflow: each answer is a step."""
 
-    __slots__ = ("_child", "_invoker")
+    __slots__ = ("_child", "_invoker", "_owned")
 
-    def __init__(self, invoker: StepInvoker, child: WorkflowActor | None) -> None:
+    def __init__(self, invoker: StepInvoker, child: WorkflowActor | None, owned: bool = False) -> None:
         self._invoker = invoker
         self._child = child
+        self._owned = owned
 
     def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
-        return self._invoker.result_of(workflow_uuid, timeout, self._child)
+        return self._invoker.result_of(workflow_uuid, timeout, self._child, self._owned)
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
-        return self._invoker.status_of(workflow_uuid)
+        return self._invoker.status_of(workflow_uuid, self._owned)
 
 
 class EntryInvoker:
@@ -359,10 +389,13 @@ class EntryInvoker:
     async def _start(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> WorkflowHandle[Any]:
+        caller = ctx.caller
+        if operation.required_roles:
+            caller = authorized(operation.name, operation.required_roles, caller)
         while True:
             spawner = self._spawner()
             try:
-                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
+                return await spawner.start(operation, caller, ctx.options.workflow_uuid, args, kwargs)
             except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
                 await self._replaced()
 
@@ -370,9 +403,10 @@ class EntryInvoker:
         handle = await start
         return await handle.get_result()
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
-        """A handle of any workflow."""
-        return WorkflowHandle(self._spawner().results, workflow_uuid)
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
+        """A handle of any workflow, or of the caller's own."""
+        results = self._spawner().results
+        return WorkflowHandle(Owned(results, ctx.caller.user) if owned else results, workflow_uuid)
 
 
 async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:

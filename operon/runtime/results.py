@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -20,8 +20,10 @@ from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
 from operon.failures import decode_error
 from operon.runtime.outcome import Ended
-from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
+
+if TYPE_CHECKING:
+    from operon.runtime.workflow_actor import WorkflowActor
 
 PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
 
@@ -89,10 +91,13 @@ class Results:
     async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
         row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
-            raise NonExistentWorkflowError(
-                f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
-            )
+            raise unknown(workflow_uuid)
         return row
+
+    async def user_of(self, workflow_uuid: UUID) -> str | None:
+        """Who started a workflow. NonExistentWorkflowError for an unknown UUID."""
+        actor = self._live(workflow_uuid)
+        return actor.caller.user if actor is not None else (await self._look(workflow_uuid)).authenticated_user
 
     async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
         bell = f"tell:{workflow_uuid}:{self._incarnation()}"
@@ -152,3 +157,31 @@ class Results:
             waiting_for=row.wait_what,
             error=None if row.error is None else str(decode_error(row.error)),
         )
+
+
+class Owned:
+    """The same answers for the workflows of one user; those of others are unknown, in the same words."""
+
+    __slots__ = ("_results", "_user")
+
+    def __init__(self, results: Results, user: str | None) -> None:
+        self._results = results
+        self._user = user
+
+    async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
+        return (await self.ended(workflow_uuid, timeout)).value(workflow_uuid, self._results.catalog)
+
+    async def ended(self, workflow_uuid: UUID, timeout: float | None) -> Ended:
+        if await self._results.user_of(workflow_uuid) != self._user:
+            raise unknown(workflow_uuid)
+        return await self._results.ended(workflow_uuid, timeout)
+
+    async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
+        status = await self._results.status(workflow_uuid)
+        return status if status is not None and status.authenticated_user == self._user else None
+
+
+def unknown(workflow_uuid: UUID) -> NonExistentWorkflowError:
+    return NonExistentWorkflowError(
+        f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
+    )
