@@ -142,7 +142,7 @@ class MiddlewareContext:
     async def query(self, statement: str, *args: Any) -> list[Row]:
         """The rows of one SQL statement, in a read-only transaction of its own that sees the last commit.
 
-        Raises DatabaseUnavailable while the database is away, and Postgres' own error for a statement that writes.
+        Raises InvocationError for a statement that writes, DatabaseUnavailable while the database is away.
         """
         return await self._query(statement, *args)
 

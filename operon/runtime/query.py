@@ -10,20 +10,30 @@ from typing import Any
 
 from operon.database.connection import Connection
 from operon.database.pool import Pool
+from operon.errors import InvocationError
 from operon.rows import Row
 from operon.runtime.client import TransactionClient
 
 PATIENCE_SECONDS = 10.0  # for a database that is away; the client of a request waits meanwhile
 STATEMENT_SECONDS = 5.0
+READ_ONLY = "25006"  # for anyone else this is weather: a server that has become a standby
 
 
 async def query(look_ups: Pool, statement: str, args: tuple[Any, ...]) -> list[Row]:
-    """The rows. Raises DatabaseUnavailable, and Postgres' own error for a statement that is wrong or writes."""
+    """The rows. Raises InvocationError for a statement that writes, DatabaseUnavailable, and Postgres' own errors."""
 
     async def read(connection: Connection) -> list[Row]:
         # By an error it stays open, and the pool throws the connection away.
         await connection.execute("begin read only")
-        records = await TransactionClient(connection).fetch(statement, *args, timeout=STATEMENT_SECONDS)
+        try:
+            records = await TransactionClient(connection).fetch(statement, *args, timeout=STATEMENT_SECONDS)
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != READ_ONLY:
+                raise
+            raise InvocationError(
+                f"ctx.query only reads, and this writes: {statement.strip()[:40]}",
+                hint="write in a transaction of the application, from a handler or a workflow",
+            ) from error
         await connection.execute("rollback")
         return [Row(tuple(record.keys()), tuple(record.values())) for record in records]
 
