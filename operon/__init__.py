@@ -3,6 +3,7 @@
 from operon.app import Operon
 from operon.authorization import (
     Authenticated,
+    CallNext,
     MiddlewareContext,
     authentication,
     default_required_roles,
@@ -61,6 +62,7 @@ __all__ = [
     "ApplicationContext",
     "Authenticated",
     "Body",
+    "CallNext",
     "CatalogError",
     "CommunicatorContext",
     "ConfigurationError",

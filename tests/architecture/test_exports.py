@@ -11,7 +11,7 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Authenticated Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
+    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
     DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext Header InitializerContext
     InputError InvocationError Masked MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError
     NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
