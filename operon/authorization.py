@@ -11,7 +11,9 @@ defined in it and in its subclasses, never for those that it inherits.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -26,6 +28,7 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F")
 
 NAME_CHARS_MAX = 255  # of a user or a role: what OpenID Connect allows for `sub`
+UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # breaks lines, logs, or the database's UTF-8
 RULES = "__operon_rules__"
 ROLES = "__operon_required_roles__"
 
@@ -57,7 +60,7 @@ class Authenticated:
 
 def is_name(given: object) -> bool:
     """Whether this can be stored and compared as a user or a role."""
-    return isinstance(given, str) and 0 < len(given) <= NAME_CHARS_MAX and given.isprintable()
+    return isinstance(given, str) and 0 < len(given) <= NAME_CHARS_MAX and UNFIT.search(given) is None
 
 
 def caller_named(user: str | None, roles: Sequence[str]) -> Caller:
@@ -239,6 +242,8 @@ def middleware(*functions: Middleware) -> Callable[[C], C]:
     """
     for fn in functions:
         require_function("middleware", fn)
+        if not any(inspect.iscoroutinefunction(call) for call in (fn, type(fn).__call__)):
+            raise CatalogError(f"the middleware {fn!r} is not `async def`", hint="async def timed(ctx, call_next): ...")
 
     def decorate(owner: C) -> C:
         own = require_class("middleware", owner)

@@ -197,6 +197,7 @@ class NotAuthorizedError(OperonError):
 
     status = 403
     code = "not_authorized"
+    challenge = "Bearer"
 
     def __init__(
         self, message: str = "", *, hint: str | None = None, status: Literal[401, 403] = 403, challenge: str = "Bearer"

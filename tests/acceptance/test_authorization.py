@@ -246,6 +246,18 @@ async def test_roles_without_a_user_are_enough_and_survive_too(runtime: TestRunt
     assert await handle.get_result() == [None, ["clerk", "admin"], "admin"]
 
 
+async def test_a_refusal_in_a_workflow_is_the_same_when_it_is_given_again(runtime: TestRuntime) -> None:
+    for who, status in ((runtime.context, 401), (runtime.app.context(user="bob"), 403)):
+        handle = await order(who)
+        with pytest.raises(NotAuthorizedError) as first:
+            await handle.get_result()
+
+        with pytest.raises(NotAuthorizedError) as again:
+            await runtime.context.retrieve_workflow(handle.workflow_uuid).get_result()
+        assert first.value.status == again.value.status == status
+        assert (first.value.message, first.value.challenge) == (again.value.message, again.value.challenge)
+
+
 @pytest.mark.parametrize("user", ["", "a\0b", 7])
 async def test_a_user_that_cannot_be_stored_is_refused_before_anything_starts(runtime: TestRuntime, user: Any) -> None:
     with pytest.raises(operon.InvocationError):

@@ -11,14 +11,14 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
-    DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext Header InitializerContext
-    InputError InvocationError Masked MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError
-    NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
-    RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout TransactionContext UnknownOperationError
-    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus
-    authentication communicator default_required_roles delete get initializer middleware patch post put
-    required_roles transaction workflow
+    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError
+    DatabaseUnavailable DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext
+    Header InitializerContext InputError InvocationError Masked MaxRetriesExceeded MiddlewareContext
+    NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon OperonError OperonInternalError
+    OutputError Path PortInUse Query RemoteError RequestError ResultTimeout Retry Row SchemaTooNew Status
+    StepTimeout TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError
+    WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus authentication communicator
+    default_required_roles delete get initializer middleware patch post put required_roles transaction workflow
 """
 
 ACTORS = """

@@ -117,6 +117,16 @@ async def test_a_challenge_cannot_break_out_of_its_header() -> None:
     assert "set-cookie" not in answer.headers
 
 
+async def test_a_refusal_of_several_lines_is_one_line() -> None:
+    def refusing(ctx: MiddlewareContext) -> None:
+        raise NotAuthorizedError("not\r\nyou", hint="come\nback")
+
+    answer = await client_of(me, authentication=refusing).get("/me")
+
+    problem = await answer.get_json()
+    assert (answer.status_code, problem["detail"], problem["hint"]) == (403, "not you", "come back")
+
+
 async def test_quart_s_abort_works_in_an_authentication_function() -> None:
     def refusing(ctx: MiddlewareContext) -> None:
         abort(418)

@@ -80,7 +80,7 @@ def test_a_user_that_could_not_be_stored_is_refused(user: Any) -> None:
 def test_roles_may_be_any_sequence_or_set() -> None:
     assert operon.Authenticated("ada", ["admin"]).roles == ("admin",)
     assert operon.Authenticated("ada", frozenset({"admin"})).roles == ("admin",)  # type: ignore[arg-type]
-    assert operon.Authenticated("Zoë Łukasz").user == "Zoë Łukasz"
+    assert operon.Authenticated("Zoë \u200dŁukasz").user == "Zoë \u200dŁukasz"
 
 
 def test_a_script_may_speak_for_nobody_for_a_user_or_for_roles_alone() -> None:
@@ -237,6 +237,19 @@ def test_decorators_without_their_arguments_are_refused() -> None:
         with pytest.raises(CatalogError) as refused:
             decorator(given)
         assert refused.value.hint
+
+
+def test_a_middleware_that_does_not_wait_is_refused_and_an_object_that_does_is_not() -> None:
+    def plain(ctx: operon.MiddlewareContext, call_next: Any) -> Any:
+        return None
+
+    class Timer:
+        async def __call__(self, ctx: operon.MiddlewareContext, call_next: Any) -> Any:
+            return await call_next()
+
+    operon.middleware(Timer())
+    with pytest.raises(CatalogError, match="not `async def`"):
+        operon.middleware(plain)
 
 
 def test_roles_given_twice_are_refused_because_either_would_do() -> None:
