@@ -25,11 +25,13 @@ from operon.errors import (
     DatabaseUnavailable,
     DatabaseUnusable,
     DecodingError,
+    DuplicateEventError,
     EncodingError,
     ExecutorFull,
     ExecutorStopped,
     InputError,
     InvocationError,
+    MailboxFull,
     MaxRetriesExceeded,
     NondeterminismError,
     NonExistentWorkflowError,
@@ -38,6 +40,7 @@ from operon.errors import (
     OperonInternalError,
     OutputError,
     PortInUse,
+    RecvTimeout,
     RemoteError,
     RequestError,
     ResultTimeout,
@@ -47,6 +50,8 @@ from operon.errors import (
     WorkflowCancelledError,
     WorkflowConflictError,
     WorkflowDeadError,
+    WorkflowFinishedError,
+    WorkflowTimeout,
 )
 from operon.handles import WorkflowHandle
 from operon.http.markers import Body, Header, Path, Query
@@ -55,6 +60,7 @@ from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
 from operon.rows import Row
 from operon.status import Status, WorkflowStatus
+from operon.topics import EventKey, Received, Topic
 
 __version__ = "0.1.0"
 
@@ -69,7 +75,9 @@ __all__ = [
     "DatabaseUnavailable",
     "DatabaseUnusable",
     "DecodingError",
+    "DuplicateEventError",
     "EncodingError",
+    "EventKey",
     "ExecutorFull",
     "ExecutorStopped",
     "HandlerContext",
@@ -77,6 +85,7 @@ __all__ = [
     "InitializerContext",
     "InputError",
     "InvocationError",
+    "MailboxFull",
     "Masked",
     "MaxRetriesExceeded",
     "MiddlewareContext",
@@ -90,6 +99,8 @@ __all__ = [
     "Path",
     "PortInUse",
     "Query",
+    "Received",
+    "RecvTimeout",
     "RemoteError",
     "RequestError",
     "ResultTimeout",
@@ -98,14 +109,17 @@ __all__ = [
     "SchemaTooNew",
     "Status",
     "StepTimeout",
+    "Topic",
     "TransactionContext",
     "UnknownOperationError",
     "WorkflowCancelledError",
     "WorkflowConflictError",
     "WorkflowContext",
     "WorkflowDeadError",
+    "WorkflowFinishedError",
     "WorkflowHandle",
     "WorkflowStatus",
+    "WorkflowTimeout",
     "authentication",
     "communicator",
     "default_required_roles",

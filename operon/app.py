@@ -19,6 +19,7 @@ from operon.http import server
 from operon.operations import Operation
 from operon.rows import Row
 from operon.runtime.executor import Executor
+from operon.topics import EventKey, Key, Topic
 
 
 class Operon:
@@ -174,6 +175,22 @@ class Door:
 
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
         return self._executor().invoker.retrieve(ctx, workflow_uuid, owned=owned)
+
+    def send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> Coroutine[Any, Any, None]:
+        return self._executor().invoker.send(ctx, destination, message, topic, key, ignore_finished)
+
+    def get_event(
+        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+    ) -> Coroutine[Any, Any, Any]:
+        return self._executor().invoker.get_event(workflow_uuid, key, timeout)
 
     async def query(self, statement: str, *args: Any) -> list[Row]:
         return await self._executor().query(statement, *args)

@@ -12,13 +12,14 @@ import operon.testing
 
 OPERON = """
     ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError
-    DatabaseUnavailable DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext
-    Header InitializerContext InputError InvocationError Masked MaxRetriesExceeded MiddlewareContext
-    NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon OperonError OperonInternalError
-    OutputError Path PortInUse Query RemoteError RequestError ResultTimeout Retry Row SchemaTooNew Status
-    StepTimeout TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError
-    WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus authentication communicator
-    default_required_roles delete get initializer middleware patch post put required_roles transaction workflow
+    DatabaseUnavailable DatabaseUnusable DecodingError DuplicateEventError EncodingError EventKey ExecutorFull
+    ExecutorStopped HandlerContext Header InitializerContext InputError InvocationError MailboxFull Masked
+    MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon
+    OperonError OperonInternalError OutputError Path PortInUse Query Received RecvTimeout RemoteError RequestError
+    ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic TransactionContext UnknownOperationError
+    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowFinishedError
+    WorkflowHandle WorkflowStatus WorkflowTimeout authentication communicator default_required_roles delete get
+    initializer middleware patch post put required_roles transaction workflow
 """
 
 ACTORS = """

@@ -21,6 +21,7 @@ MODULES: dict[str, set[str]] = {
         "operon.handles",
         "operon.operations",
         "operon.routes",
+        "operon.topics",
     },
     "leaves": {
         "operon.codec",
