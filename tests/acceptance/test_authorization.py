@@ -98,6 +98,12 @@ async def order(ctx: WorkflowContext, text: str = "", gate: str | None = None) -
     }
 
 
+@operon.workflow
+async def waits(ctx: WorkflowContext) -> list[Any]:
+    await ctx.recv("go")
+    return await audit(ctx, "parked")
+
+
 async def or_refused(call: Coroutine[Any, Any, list[Any]]) -> list[Any]:
     try:
         return await call
@@ -287,6 +293,22 @@ async def test_user_roles_and_assumed_role_are_stored_and_restored_after_a_crash
     assert (status.authenticated_user, status.authenticated_roles) == ("ada", ("clerk", "admin"))
     assert (await answer.get_json())["audited"] == ["ada", ["clerk", "admin"], "admin"]
     assert await alone == ["ada", ["admin", "clerk"], "clerk"]
+
+
+async def test_a_workflow_that_was_parked_comes_back_with_its_user_s_roles() -> None:
+    async with TestRuntime(__name__, Desk, authentication=member, park_after_seconds=0) as runtime:
+        ada, bob = runtime.app.context(user="ada", roles=("admin",)), runtime.app.context(user="bob")
+        allowed, refused = await waits(ada), await waits(bob)
+        async with asyncio.timeout(60):
+            while runtime.executor.incarnation.live:
+                await runtime.fetchval("select 1")
+
+        await bob.send(allowed.workflow_uuid, None, "go")
+        await ada.send(refused.workflow_uuid, None, "go")
+
+        assert await allowed.get_result() == ["ada", ["admin"], "admin"]
+        with pytest.raises(NotAuthorizedError):
+            await refused.get_result()
 
 
 async def test_a_refused_step_takes_no_number_wherever_the_workflow_crashes() -> None:
