@@ -27,6 +27,7 @@ from operon.rows import Row
 C = TypeVar("C", bound=type)
 F = TypeVar("F")
 
+ROLES_MAX = 1000  # they are stored with each workflow
 NAME_CHARS_MAX = 255  # of a user or a role: what OpenID Connect allows for `sub`
 UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # breaks lines, logs, or the database's UTF-8
 RULES = "__operon_rules__"
@@ -37,7 +38,7 @@ logger = logging.getLogger("operon.application")
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """Who asks. `roles` may be any sequence of texts.
+    """Who asks. `roles` may be any sequence of texts, of 1,000 at most.
 
     Users and roles are 1 to 255 characters without control characters; InvocationError for anything else.
     """
@@ -50,6 +51,11 @@ class Authenticated:
         if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
             raise InvocationError(f"roles are {given!r}", hint="a tuple of texts: roles=('admin',)")
         object.__setattr__(self, "roles", tuple(given))
+        if len(self.roles) > ROLES_MAX:
+            raise InvocationError(
+                f"{self.user!r} has {len(self.roles)} roles",
+                hint=f"at most {ROLES_MAX}: give those that operations ask for",
+            )
         for kind, name in (("user", self.user), *(("role", role) for role in self.roles)):
             if not is_name(name):
                 raise InvocationError(
