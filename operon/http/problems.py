@@ -18,7 +18,7 @@ import msgspec
 from quart.wrappers import Request, Response
 from werkzeug.exceptions import HTTPException
 
-from operon.errors import OperonError
+from operon.errors import NotAuthorizedError, OperonError
 from operon.http.exchange import WORKFLOW_UUID_KEY, one_line, request_id, scope_of
 from operon.http.masking import mask
 from operon.http.refusals import BadInput, Complaint
@@ -116,10 +116,12 @@ def detail_of(error: Exception) -> str | None:
 
 
 def headers_of(error: Exception, status: int) -> list[tuple[str, str]]:
-    """What the answer says besides the document: `Allow` of a 405, when to come back after a 503."""
+    """What the answer says besides the document: how to authenticate after a 401, when to come back after a 503."""
     headers: list[tuple[str, str]] = []
     if isinstance(error, HTTPException):
         headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
+    if isinstance(error, NotAuthorizedError) and status == 401:  # which has to say how: RFC 9110, 15.5.2
+        headers.append(("www-authenticate", one_line(error.challenge)))
     if status in (429, 503) and not any(name.lower() == "retry-after" for name, _ in headers):
         after = getattr(error, "retry_after", None)
         headers.append(("retry-after", str(after if isinstance(after, int) else RETRY_AFTER_SECONDS)))
