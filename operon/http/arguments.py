@@ -176,6 +176,11 @@ def body_fields(
 
 def plan(route: Route, target: Described) -> list[Argument]:
     """Where each parameter of a function comes from on this route."""
+    if inspect.isasyncgenfunction(target.fn) or inspect.isgeneratorfunction(target.fn):
+        raise CatalogError(
+            f"{target.name} at {target.where} is a generator, and a function that serves {route.path} returns",
+            hint="to stream, return the generator of another function: `return lines()`",
+        )
     variables = {match["name"] for match in VARIABLE.finditer(route.path)}
     default_location: Location = "query" if route.method in ("GET", "DELETE") else "body"
     arguments: list[Argument] = []

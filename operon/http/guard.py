@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
+
+from operon.http.problems import Problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,6 +24,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 HEADER_BYTES_MAX = 16 * 1024
 HEADERS_MAX = 100
+INSTANCE_CHARS_MAX = 2048  # of a URL that may be refused for its length
 
 
 class Guard:
@@ -63,9 +68,15 @@ def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:
 
 async def refuse(scope: Scope, send: Send, status: HTTPStatus, detail: str) -> None:
     """Answers, and closes the connection: what follows on it cannot be told from the body."""
-    problem = {"status": status.value, "title": status.phrase, "code": "bad_request", "detail": detail}
+    identifier = str(uuid4())
+    instance = quote(scope["path"], errors="replace")[:INSTANCE_CHARS_MAX]
+    problem = Problem(status.value, status.phrase, "bad_request", instance, identifier, detail)
     body = msgspec.json.encode(problem)
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", identifier.encode()),
+    ]
     if scope["http_version"] < "2":
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status.value, "headers": headers})

@@ -68,7 +68,7 @@ class Reader:
         self.is_object = bool(members) and all(isinstance(member, OBJECTS) for member in members)
 
     def from_json(self, text: msgspec.Raw | bytes) -> Any:
-        """The value of a JSON text; ValueError, of all that is wrong `Misfits`, or RecursionError when it does not fit."""
+        """The value of a JSON text. ValueError or RecursionError: it does not fit. Misfits: its parts do not."""
         if bytes(text).lstrip()[:1] == b"{" and read_envelope(text).mark is not msgspec.UNSET:
             raise ValueError("the key $operon is not for requests")
         try:

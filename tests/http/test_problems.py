@@ -35,7 +35,7 @@ class Teapot(Exception):
 
 class Broken(Exception):
     status = 503
-    retry_after = 30
+    retry_after_seconds = 30
 
 
 class Unique(Exception):
@@ -224,7 +224,7 @@ async def test_quart_s_own_log_is_masked(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.ERROR):
         response = await quart.test_client().get("/unknown")
 
-    assert (response.status_code, (await response.get_json())["code"]) == (500, "internal_server_error")
+    assert (response.status_code, (await response.get_json())["code"]) == (500, "internal_error")
     assert "db.internal" in caplog.text
     assert "hunter2" not in caplog.text
 
