@@ -63,8 +63,8 @@ def page(document: Mapping[str, Any]) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
         f"<h1>{title} {escape(document['info']['version'])}</h1>"
-        f'<p class="text">{escape(document["info"].get("description", ""))}</p>'
-        f'<p><a href="{DOCUMENT_PATH}">OpenAPI {escape(document["openapi"])}</a></p>'
+        f"{text(document['info'].get('description', ''))}"
+        f'<p><a href="{DOCUMENT_PATH.removeprefix("/")}">OpenAPI {escape(document["openapi"])}</a></p>'
         f"{''.join(operations(document))}{''.join(schemas(document['components']['schemas']))}</body></html>\n"
     )
 
@@ -78,7 +78,7 @@ def operations(document: Mapping[str, Any]) -> Iterator[str]:
             operation = item[method]
             yield f'<h2><span class="method">{method}</span> <code>{escape(path)}</code></h2>'
             yield f"<p><b>{escape(operation.get('summary', operation['operationId']))}</b></p>"
-            yield f'<p class="text">{escape(operation.get("description", ""))}</p>'
+            yield text(operation.get("description", ""))
             yield from security(operation.get("security", []))
             yield table(("takes", "in", "", ""), list(taken(operation, document)))
             yield table(("answers", "", ""), list(answered(operation, document)))
@@ -119,7 +119,7 @@ def schemas(components: Mapping[str, Any]) -> Iterator[str]:
     """Every class that is taken or answered."""
     for name, schema in sorted(components.items()):
         yield f'<h2 id="{escape(name)}"><code>{escape(name)}</code></h2>'
-        yield f'<p class="text">{escape(schema.get("description", ""))}</p>'
+        yield text(schema.get("description", ""))
         required = schema.get("required", [])
         properties = schema.get("properties", {})
         yield table(
@@ -173,8 +173,12 @@ LIMITS = (
 )
 
 
-def code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
+def text(paragraphs: str) -> str:
+    return f'<p class="text">{escape(paragraphs)}</p>' if paragraphs else ""
+
+
+def code(word: str) -> str:
+    return f"<code>{escape(word)}</code>"
 
 
 def resolved(reference: Mapping[str, Any], document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -181,7 +181,11 @@ class Paths:
     def _schema(self, argument: Argument) -> Schema:
         annotation = argument.reader.annotation
         schema = self._schemas.of(annotation)
-        if argument.required or is_masked(annotation):
+        if argument.location != "body":
+            schema = without_null(schema)
+        if argument.reader.is_datetime and schema.get("type") == "string":
+            schema = {"format": "date-time", **schema}  # what is surely taken; msgspec says nothing, as it takes more
+        if argument.required or is_masked(annotation) or (argument.default is None and argument.location != "body"):
             return schema
         try:
             return {**schema, "default": msgspec.json.decode(msgspec.json.encode(argument.default))}
@@ -266,6 +270,14 @@ def class_of(target: Described) -> str | None:
     return name if name and name != "<locals>" else None
 
 
+def without_null(schema: Schema) -> Schema:
+    """The schema of what is given as a text: there is no null among texts, it is left out instead."""
+    if "anyOf" not in schema:
+        return schema
+    members = [member for member in schema["anyOf"] if member != {"type": "null"}]
+    return members[0] if len(members) == 1 else {**schema, "anyOf": members}
+
+
 def result_of(target: Described) -> Any:
     try:
         return target.signature.result.annotation
@@ -294,7 +306,7 @@ def media_of(annotation: Any, *, is_operation: bool) -> str:
     except Exception:  # an operation's codec knows more types than msgspec
         return "application/json" if is_operation else "anything"
     match info:
-        case msgspec.inspect.NoneType():
+        case msgspec.inspect.NoneType() | msgspec.inspect.LiteralType(values=(None,)):
             return "nothing"
         case msgspec.inspect.StrType():
             return "text/plain"

@@ -42,7 +42,7 @@ read_envelope = msgspec.json.Decoder(Enveloped).decode
 class Reader:
     """Reads one annotated type from JSON, from texts, or from what a route's converter made."""
 
-    __slots__ = ("_boolean", "_datetime", "_decode", "_lax", "_many", "annotation", "has_objects", "is_object")
+    __slots__ = ("_boolean", "_decode", "_lax", "_many", "annotation", "has_objects", "is_datetime", "is_object")
 
     def __init__(self, annotation: Any, where: str) -> None:
         try:
@@ -61,7 +61,7 @@ class Reader:
         items = [getattr(member, "item_type", member) for member in members]
         self.annotation = annotation
         self._boolean = any(isinstance(item, types.BoolType) for item in items)
-        self._datetime = any(isinstance(item, types.DateTimeType) for item in items)
+        self.is_datetime = any(isinstance(item, types.DateTimeType) for item in items)
         self._lax = any(isinstance(item, NUMBERS) for item in items) and not any(isinstance(i, TIMES) for i in items)
         self._many = any(isinstance(member, ARRAYS) for member in members)
         self.has_objects = any(isinstance(member, OBJECTS) for member in members)
@@ -101,7 +101,7 @@ class Reader:
             # Strictly first: an `int | str` given as a text is that text.
             return msgspec.convert(value, self.annotation)
         except msgspec.ValidationError:
-            if self._datetime and isinstance(value, str) and DATE.fullmatch(value):
+            if self.is_datetime and isinstance(value, str) and DATE.fullmatch(value):
                 return msgspec.convert(f"{value}T00:00:00Z", self.annotation)
             if not self._lax:
                 raise
