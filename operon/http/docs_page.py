@@ -86,8 +86,8 @@ def operations(document: Mapping[str, Any]) -> Iterator[str]:
 
 def security(alternatives: list[dict[str, list[str]]]) -> Iterator[str]:
     if alternatives:
-        each = (f"{escape(name)} ({escape(', '.join(roles))})" for one in alternatives for name, roles in one.items())
-        yield f"<p>Requires {' or '.join(each)}.</p>"
+        each = (" ".join((name, *roles)) for one in alternatives for name, roles in one.items())
+        yield f"<p>Requires {' or '.join(code(words) for words in each)}.</p>"
 
 
 def taken(operation: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -67,11 +67,14 @@ def document(
     version: str,
     description: str | None = None,
     security: Mapping[str, Mapping[str, Any]] | None = None,
+    guarded: Callable[[Described], bool] = lambda target: False,
 ) -> dict[str, Any]:
     """The OpenAPI document of a catalog's endpoints, as plain data.
 
     security: the security schemes by name, as OpenAPI writes them: `{"token": {"type": "http", "scheme": "bearer"}}`.
-    An endpoint with required roles asks for any of them, with any of its roles; an endpoint without asks for none.
+    An endpoint with required roles asks for any of them, with any of its roles.
+    guarded: whether a function that declares no roles is for known users only, because something asks who they are.
+    One that is open to everyone, with `()` for its roles, asks for no scheme either way.
 
     Raises CatalogError for a route that cannot be served.
     """
@@ -79,7 +82,7 @@ def document(
     problem = schemas.of(Problem)
     security = security or {}
     info = {"title": title, "version": version} | ({"description": description} if description else {})
-    paths = Paths(schemas, tuple(security))
+    paths = Paths(schemas, tuple(security), guarded)
     for endpoint in catalog.endpoints:
         paths.add(endpoint)
     components: dict[str, Any] = {
@@ -97,12 +100,13 @@ def document(
 class Paths:
     """The paths of a document, with what each method of them does."""
 
-    __slots__ = ("_identifiers", "_schemas", "_schemes", "_templates", "items")
+    __slots__ = ("_guarded", "_identifiers", "_schemas", "_schemes", "_templates", "items")
 
-    def __init__(self, schemas: Schemas, schemes: Sequence[str]) -> None:
+    def __init__(self, schemas: Schemas, schemes: Sequence[str], guarded: Callable[[Described], bool]) -> None:
         self.items: dict[str, dict[str, Any]] = {}
         self._schemas = schemas
         self._schemes = schemes
+        self._guarded = guarded
         self._templates: dict[str, str] = {}
         self._identifiers: set[str] = set()
 
@@ -130,11 +134,15 @@ class Paths:
         body = self._body([argument for argument in arguments if argument.location == "body"])
         if body is not None:
             operation["requestBody"] = body
-        refusals = problems(target, takes=bool(parameters) or body is not None, has_body=body is not None)
+        for_known = bool(target.required_roles) or (target.required_roles is None and self._guarded(target))
+        refusals = problems(
+            target, takes=bool(parameters) or body is not None, has_body=body is not None, for_known=for_known
+        )
         operation["responses"] = dict(sorted((refusals | self._answers(target)).items()))
-        if target.required_roles and self._schemes:
+        if for_known and self._schemes:
             # Alternatives: any scheme, with any of the roles.
-            operation["security"] = [{scheme: [role]} for scheme in self._schemes for role in target.required_roles]
+            scopes = [[role] for role in target.required_roles or ()] or [[]]
+            operation["security"] = [{scheme: scope} for scheme in self._schemes for scope in scopes]
         return operation
 
     def _identifier(self, name: str) -> str:
@@ -239,13 +247,14 @@ def problem_response(schema: Schema) -> dict[str, Any]:
     }
 
 
-def problems(target: Described, *, takes: bool, has_body: bool) -> dict[str, Any]:
+def problems(target: Described, *, takes: bool, has_body: bool, for_known: bool) -> dict[str, Any]:
     """The refusals that an endpoint documents. Whatever else goes wrong is `default`, a problem too."""
     refusals: dict[str, str] = {}
     if takes:
         refusals["400"] = "The request does not fit; `errors` says where."
-    if target.required_roles:
+    if for_known:
         refusals["401"] = "The caller is not known."
+    if target.required_roles:
         refusals["403"] = f"The caller has none of the roles {', '.join(target.required_roles)}."
     if isinstance(target, Operation):
         refusals["409"] = "The workflow of this UUID is another operation's or another user's."

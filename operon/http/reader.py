@@ -58,7 +58,7 @@ class Reader:
             for member in (info.types if isinstance(info, types.UnionType) else (info,))
             if not isinstance(member, types.NoneType)
         ]
-        items = [getattr(member, "item_type", member) for member in members]
+        items = [item for member in members for item in items_of(member)]
         self.annotation = annotation
         self._boolean = any(isinstance(item, types.BoolType) for item in items)
         self.is_datetime = any(isinstance(item, types.DateTimeType) for item in items)
@@ -111,6 +111,17 @@ class Reader:
         if isinstance(converted, float) and not math.isfinite(converted):
             raise ValueError("expected a finite number")
         return converted
+
+
+def items_of(info: types.Type) -> Sequence[types.Type]:
+    """What the items of an array are; of everything else, itself."""
+    match info:
+        case types.TupleType(item_types=each):
+            return each
+        case types.ListType() | types.SetType() | types.FrozenSetType() | types.VarTupleType():
+            return (info.item_type,)
+        case _:
+            return (info,)
 
 
 def spelled_out(text: str) -> str:

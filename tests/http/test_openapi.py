@@ -347,6 +347,25 @@ def test_a_required_role_asks_for_any_scheme_with_any_of_the_roles() -> None:
     assert "security" not in without["paths"]["/"]["get"]
 
 
+def test_where_somebody_asks_who_it_is_a_function_without_roles_is_for_any_known_user() -> None:
+    @get("/known")
+    async def known(ctx: HandlerContext) -> None: ...
+
+    @get("/open")
+    async def opened(ctx: HandlerContext) -> None: ...
+
+    opened.required_roles = ()
+    token = {"type": "http", "scheme": "bearer"}
+
+    paths = documented(known, opened, security={"token": token}, guarded=lambda target: True)["paths"]
+
+    assert paths["/known"]["get"]["security"] == [{"token": []}]
+    assert "401" in paths["/known"]["get"]["responses"]
+    assert "403" not in paths["/known"]["get"]["responses"]
+    assert "security" not in paths["/open"]["get"]
+    assert "401" not in paths["/open"]["get"]["responses"]
+
+
 @pytest.mark.parametrize("roles", [None, ()])
 def test_a_function_without_required_roles_asks_for_nothing(roles: tuple[str, ...] | None) -> None:
     @get("/")
