@@ -354,10 +354,13 @@ def test_where_somebody_asks_who_it_is_a_function_without_roles_is_for_any_known
     @get("/open")
     async def opened(ctx: HandlerContext) -> None: ...
 
+    def everywhere(target: Described) -> bool:
+        return True
+
     opened.required_roles = ()
     token = {"type": "http", "scheme": "bearer"}
 
-    paths = documented(known, opened, security={"token": token}, guarded=lambda target: True)["paths"]
+    paths = documented(known, opened, security={"token": token}, guarded=everywhere)["paths"]
 
     assert paths["/known"]["get"]["security"] == [{"token": []}]
     assert "401" in paths["/known"]["get"]["responses"]
