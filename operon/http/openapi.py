@@ -3,7 +3,7 @@
 The rule: it promises what is done, no more. An argument is required where a request without it is refused; an answer
 is documented where the function's annotation tells it, and a plain handler without one may answer anything.
 
-What it leaves out: that scalars of a body may also come as texts, and what a route's converter refuses (a 404).
+What it leaves out: that scalars of a body may also come as texts, and which paths a route's converter refuses.
 """
 
 from __future__ import annotations
@@ -136,7 +136,11 @@ class Paths:
             operation["requestBody"] = body
         for_known = bool(target.required_roles) or (target.required_roles is None and self._guarded(target))
         refusals = problems(
-            target, takes=bool(parameters) or body is not None, has_body=body is not None, for_known=for_known
+            target,
+            takes=bool(parameters) or body is not None,
+            has_path=bool(names),
+            has_body=body is not None,
+            for_known=for_known,
         )
         operation["responses"] = dict(sorted((refusals | self._answers(target)).items()))
         if for_known and self._schemes:
@@ -247,7 +251,7 @@ def problem_response(schema: Schema) -> dict[str, Any]:
     }
 
 
-def problems(target: Described, *, takes: bool, has_body: bool, for_known: bool) -> dict[str, Any]:
+def problems(target: Described, *, takes: bool, has_path: bool, has_body: bool, for_known: bool) -> dict[str, Any]:
     """The refusals that an endpoint documents. Whatever else goes wrong is `default`, a problem too."""
     refusals: dict[str, str] = {}
     if takes:
@@ -256,6 +260,8 @@ def problems(target: Described, *, takes: bool, has_body: bool, for_known: bool)
         refusals["401"] = "The caller is not known."
     if target.required_roles:
         refusals["403"] = f"The caller has none of the roles {', '.join(target.required_roles)}."
+    if has_path:
+        refusals["404"] = "There is nothing at this path."
     if isinstance(target, Operation):
         refusals["409"] = "The workflow of this UUID is another operation's or another user's."
     if has_body:

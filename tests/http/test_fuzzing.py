@@ -1,7 +1,8 @@
 """What /openapi.json says holds for whatever a client makes of it: no 500, and no answer that it does not describe.
 
 The cases come from schemathesis: half of them fit the document, half of them break it. Not asked for is that what
-breaks it is refused, because the server also takes scalars that come as texts.
+breaks it is refused, because the server also takes scalars that come as texts, and that what fits it is taken,
+because two headers that name two workflows are refused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -21,7 +23,9 @@ import msgspec
 import pytest
 
 import operon
+from operon.catalog import Catalog
 from operon.contexts import CommunicatorContext, HandlerContext, TransactionContext, WorkflowContext
+from operon.http import openapi
 from operon.testing import TestRuntime
 
 CASES = 1000
@@ -130,24 +134,30 @@ async def url() -> AsyncIterator[str]:
         await serving
 
 
-async def schemathesis(url: str, *options: str) -> tuple[int, str]:
+async def schemathesis(document: Path, url: str) -> tuple[int, str]:
     """What its command line says of the application. A process of its own, for it seeds the `random` of its process."""
-    arguments = ("run", f"{url}/openapi.json", "--checks", ",".join(CHECKS), "--no-color", "--seed", "1", *options)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "schemathesis.cli",
-        *arguments,
+        *(sys.executable, "-m", "schemathesis.cli", "run", str(document), "--url", url),
+        *("--checks", ",".join(CHECKS), "--max-examples", "100", "--seed", "1", "--continue-on-failure", "--no-color"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        cwd=document.parent,
     )
     output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 
 
 @pytest.mark.long
-async def test_no_request_gets_a_500_or_an_answer_that_is_not_documented(url: str) -> None:
-    status, output = await schemathesis(url, "--max-examples", "100", "--continue-on-failure")
+async def test_no_request_gets_a_500_or_an_answer_that_is_not_documented(url: str, tmp_path: Path) -> None:
+    described = openapi.document(Catalog(__name__), title="fuzzed", version="1")
+    for item in described["paths"].values():
+        for operation in item.values():
+            if "$ref" in operation["responses"]["default"]:
+                del operation["responses"]["default"]  # "any other problem" would document everything
+    document = tmp_path / "openapi.json"
+    document.write_bytes(msgspec.json.encode(described))
+
+    status, output = await schemathesis(document, url)
 
     assert status == 0, output
     generated = re.search(r"([\d,]+) generated", output)
