@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_seconds: float = 2.0
     poll_seconds: float = 1.0  # the process-wide safety poll
     max_live: int = 20_000  # live workflow actors in this process
+    park_after_seconds: float = 5.0  # how long a workflow that only waits stays in memory
+    mailbox_limit: int = 10_000  # messages that wait for one workflow
     crash_budget: int = 5  # crashes of one workflow without progress before it is DEAD
     shutdown_seconds: float = 25.0  # how long a drain waits for running steps
     body_limit_bytes: int = 1024 * 1024
@@ -39,9 +41,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     version: str = "0"  # of the application; recorded with every workflow that it starts
 
     def __post_init__(self) -> None:
-        for name in ("lease_seconds", "heartbeat_seconds", "poll_seconds", "pool_size", "max_live", "body_limit_bytes"):
+        for name in (
+            "lease_seconds",
+            "heartbeat_seconds",
+            "poll_seconds",
+            "pool_size",
+            "max_live",
+            "mailbox_limit",
+            "body_limit_bytes",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}", hint="a number above 0")
+        if self.park_after_seconds < 0:
+            raise ConfigurationError(f"park_after_seconds is {self.park_after_seconds}", hint="a number from 0 on")
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ConfigurationError(
                 f"lease_seconds is {self.lease_seconds} and heartbeat_seconds {self.heartbeat_seconds}",

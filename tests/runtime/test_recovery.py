@@ -24,9 +24,9 @@ async def test_an_executor_that_drains_claims_nothing(anyio_backend: str) -> Non
         await runtime.execute(ready, uuid, b"{}")
 
         incarnation.draining = True
-        await incarnation.recovery._look()  # pyright: ignore[reportPrivateUsage]
+        await incarnation.activator._work()  # pyright: ignore[reportPrivateUsage]
 
         assert await runtime.fetchval("select owner from operon.workflows where workflow_uuid = $1", uuid) is None
         incarnation.draining = False
-        incarnation.recovery.ring()
+        incarnation.activator.ring()
         assert await runtime.context.retrieve_workflow(uuid).get_result(timeout=30) == "done"
