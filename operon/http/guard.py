@@ -2,10 +2,14 @@
 
 h11 takes a request that has both a length and a chunked body, and bounds only headers that arrive in pieces. The first
 is how one request is smuggled inside another past a proxy (RFC 9112, 6.3), so both are closed here.
+
+And Hypercorn never waits when it sends to a client that is gone, so a stream that never waits either would hold the
+event loop for ever, without hearing that nobody listens. Here every piece of a stream gives the others a turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
@@ -38,7 +42,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = verdict(scope)
         if refusal is None:
-            await self._application(scope, receive, send)
+            await self._application(scope, receive, in_turns(send))
         elif scope["type"] == "http":
             await refuse(scope, send, *refusal)
         else:
@@ -46,6 +50,15 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard of {self._application!r}>"
+
+
+def in_turns(send: Send) -> Send:
+    async def send_and_yield(message: Message) -> None:
+        await send(message)
+        if message.get("more_body"):
+            await asyncio.sleep(0)
+
+    return send_and_yield
 
 
 def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:

@@ -171,7 +171,9 @@ class Paths:
                 "required": in_path or argument.required,
                 "schema": self._schema(argument),
             }
-            found.setdefault((argument.location, argument.name.lower()), parameter)
+            # Only headers are the same in any case.
+            key = argument.name.lower() if argument.location == "header" else argument.name
+            found.setdefault((argument.location, key), parameter)
         shared = [
             {"$ref": f"#/components/parameters/{key}"}
             for key, parameter in PARAMETERS.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from operon.errors import CatalogError
 from operon.http.answers import of_handler
 from operon.operations import communicator
 from operon.routes import get
-from tests.http.conftest import quart_of
+from tests.http.conftest import quart_of, served
+from tests.http.test_listener import exchange, request
 
 
 class Seat(msgspec.Struct):
@@ -289,3 +291,45 @@ async def test_an_application_shares_with_other_origins_by_quart_s_own_means() -
     response = await quart.test_client().get("/")
 
     assert response.headers["access-control-allow-origin"] == "https://elsewhere.example"
+
+
+async def test_a_stream_that_fails_midway_never_looks_complete(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing() -> AsyncIterator[str]:
+        yield "begun"
+        raise ValueError("postgres://operon:hunter2@db.internal/app")
+
+    @get("/")
+    async def handler(ctx: HandlerContext) -> AsyncIterator[str]:
+        return failing()
+
+    async with served(quart_of(handler)) as server:
+        answer = await exchange(server, request("/"))
+
+    assert b"begun" in answer
+    assert not answer.endswith(b"0\r\n\r\n")  # how a whole chunked body ends
+    assert b"hunter2" not in answer
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_stream_whose_client_is_gone_is_closed() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "and on, " * 1000
+        finally:
+            closed.set()
+
+    @get("/")
+    async def handler(ctx: HandlerContext) -> AsyncIterator[str]:
+        return endless()
+
+    async with served(quart_of(handler)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request("/"))
+        await reader.readuntil(b"and on")
+
+        writer.close()
+
+        await asyncio.wait_for(closed.wait(), 60)
