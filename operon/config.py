@@ -23,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The runtime's own settings, with units in their names."""
 
     database_url: str | None = None  # None: the embedded Postgres
+    direct_url: str | None = None  # for the listening connection, past a pooler in transaction mode
+    notify: Literal["on", "off"] = "on"  # off: polls instead of LISTEN
     data_dir: str = ".operon/postgres"  # where the embedded Postgres keeps its data
     pool_size: int = 16  # connections for user transactions; three more serve the runtime itself
     lease_seconds: float = 10.0  # how long an executor that cannot be heard keeps its workflows
@@ -61,7 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def __repr__(self) -> str:
-        fields = msgspec.structs.asdict(self) | {"database_url": self.database_url and masked(self.database_url)}
+        urls = {"database_url": self.database_url, "direct_url": self.direct_url}
+        fields = msgspec.structs.asdict(self) | {name: url and masked(url) for name, url in urls.items()}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
 

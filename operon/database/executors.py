@@ -37,9 +37,12 @@ async def renew(connection: Connection, incarnation: int, lease_seconds: float, 
     return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock) is not None
 
 
-async def hold_session_lock(connection: Connection, incarnation: int) -> None:
-    """Takes the lock that ends with this session: to peers, its end is the end of the process."""
-    await connection.execute(f"select pg_advisory_lock({SESSION_LOCK}, {int(incarnation)})")
+async def hold_session_lock(connection: Connection, incarnation: int) -> bool:
+    """Takes the lock that ends with this session: to peers, its end is the end of the process.
+
+    False while the server still sees an earlier session of this executor that holds it.
+    """
+    return await connection.fetchval(SQL["hold_session_lock"], SESSION_LOCK, incarnation) is True
 
 
 async def last_batch(connection: Connection, incarnation: int) -> tuple[int, bool, str | None]:

@@ -12,6 +12,10 @@ set lease_until = clock_timestamp() + make_interval(secs => $2),
 where incarnation = $1 and state <> 2
 returning 1
 
+-- name: hold_session_lock
+-- Does not wait: a session that does is given no notifications meanwhile.
+select pg_try_advisory_lock($1::integer, $2::integer)
+
 -- name: last_batch
 -- Waits for a flush that may still be under way on a lost connection, then says whether it landed.
 select batch, state, answers from operon.executors where incarnation = $1 for update

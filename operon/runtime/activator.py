@@ -47,6 +47,7 @@ class Activator:
         self._woken: dict[UUID, None] = {}  # parked workflows of ours to bring back, in order
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
+        self._complaint = ""
         self.activated = 0
 
     def ring(self) -> None:
@@ -100,12 +101,25 @@ class Activator:
                     raise
                 self._incarnation.lease.shaken()
                 self._look_wanted = True
-                logger.warning("no look for work: %s", error)
+                self._complain(f"{type(error).__name__}: {error}")
             try:
-                async with asyncio.timeout(self._poll_seconds * random.uniform(0.9, 1.1)):  # noqa: S311
+                async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._rung.wait()
             except TimeoutError:
                 self._look_wanted = True
+
+    @property
+    def _pause(self) -> float:
+        """Until the next look: shorter while notifications are not heard."""
+        incarnation = self._incarnation
+        waiting = bool(incarnation.results.awaited or incarnation.parker.waiting or incarnation.parker.parked)
+        return incarnation.notifier.poll_seconds(self._poll_seconds, waiting=waiting)
+
+    def _complain(self, complaint: str) -> None:
+        """Once for each reason: while a server is away, the same would be said ten times a second."""
+        level = logging.DEBUG if complaint == self._complaint else logging.WARNING
+        logger.log(level, "no look for work: %s", complaint)
+        self._complaint = complaint
 
     async def _work(self) -> None:
         incarnation = self._incarnation
@@ -158,6 +172,7 @@ class Activator:
                 actor = incarnation.live.get(candidate.workflow_uuid)
                 if actor is None:
                     self._woken[candidate.workflow_uuid] = None
+                    incarnation.notifier.missed(candidate.wake_at is None)
                 elif candidate.wake_at is None:
                     actor.ring()
             else:
@@ -221,6 +236,7 @@ class Activator:
         if asked:
             for workflow_uuid in await notifications.waiting(connection, asked):
                 waiting[workflow_uuid].ring()
+                self._incarnation.notifier.missed(1)
         await self._incarnation.results.poll(connection)
 
     def __repr__(self) -> str:

@@ -56,6 +56,7 @@ from operon.status import Status
 logger = logging.getLogger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
+PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings
 CHILDREN_MAX = 1_000_000  # live workflows, children of workflows among them; starts from outside end at max_live
 
 
@@ -96,7 +97,15 @@ class Incarnation:
         self.committer = Committer(self._writer, self.lease, self.fence, self._committed)
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
-        self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
+        self.notifier = Notifier(
+            None if settings.notify == "off" else settings.direct_url or url,
+            self.lease,
+            self._heard,
+            self._caught_up,
+            on_doubt=lambda: self.activator.ring(),
+            look_ups=look_ups,
+            ping_seconds=PINGS_APART * settings.heartbeat_seconds,
+        )
         self.recovery = Recovery(self, settings.poll_seconds)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)
         self.parker = Parker(self, settings.park_after_seconds, settings.max_live)

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from operon.database import checkpoints, executors, workflows
-from operon.database.sql import statements
 from operon.database.batch import Batch
 from operon.database.mail import Mail
+from operon.database.sql import statements
 from operon.database.writer import FLUSH, FLUSH_MAIL
 
 FILES = sorted(file.name for file in files("operon.database").iterdir() if file.name.endswith(".sql"))
