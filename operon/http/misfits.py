@@ -20,6 +20,7 @@ from operon.shapes import is_typed_dict
 
 MISFITS_MAX = 100  # nobody reads further, and an answer has to end
 DEPTH_MAX = 8  # of parts of parts: each level decodes what is below it again
+PARTS_MAX = 5000  # that are decoded in all, some milliseconds: a long list that ends wrongly must not cost a second
 
 ITEMS = (list, set, frozenset, abc.Sequence, abc.Collection, abc.Iterable, abc.Set, abc.MutableSequence, abc.MutableSet)
 MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
@@ -47,30 +48,32 @@ class Misfits(ValueError):
 def misfits(text: msgspec.Raw | bytes, annotation: Any, refusal: Exception) -> Misfits:
     """Everything that is wrong with a text that an annotation has refused."""
     try:
-        return Misfits(list(itertools.islice(inside(text, annotation, refusal, "", DEPTH_MAX), MISFITS_MAX)))
+        return Misfits(
+            list(
+                itertools.islice(inside(text, annotation, refusal, "", DEPTH_MAX, iter(range(PARTS_MAX))), MISFITS_MAX)
+            )
+        )
     except (ValueError, TypeError, RecursionError):  # an annotation that can be decoded, but not in parts
         return Misfits([("", refusal)])
 
 
 def inside(
-    text: msgspec.Raw | bytes, annotation: Any, refusal: Exception, path: str, depth: int
+    text: msgspec.Raw | bytes, annotation: Any, refusal: Exception, path: str, depth: int, budget: Iterator[int]
 ) -> Iterator[tuple[str, Exception]]:
     """The misfits of the parts of a refused text; the refusal where no part is to blame."""
     blamed = False
     for place, part, expected in parts(text, annotation) if depth else ():
+        if next(budget, None) is None:
+            break
         if part is None:
-            error: Exception = msgspec.ValidationError("required")
-        else:
-            try:
-                msgspec.json.decode(part, type=expected)
-                continue
-            except (ValueError, RecursionError) as inner:
-                error = inner
-        blamed = True
-        if part is None:
-            yield path + place, error
-        else:
-            yield from inside(part, expected, error, path + place, depth - 1)
+            blamed = True
+            yield path + place, msgspec.ValidationError("required")
+            continue
+        try:
+            msgspec.json.decode(part, type=expected)
+        except (ValueError, RecursionError) as error:
+            blamed = True
+            yield from inside(part, expected, error, path + place, depth - 1, budget)
     if not blamed:
         yield path, refusal
 

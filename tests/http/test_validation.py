@@ -15,7 +15,7 @@ import pytest
 
 from operon.contexts import HandlerContext
 from operon.http.markers import Body, Header
-from operon.http.misfits import MISFITS_MAX
+from operon.http.misfits import MISFITS_MAX, PARTS_MAX
 from operon.operations import Described
 from operon.routes import get, post
 from tests.http.conftest import quart_of
@@ -234,6 +234,14 @@ async def test_a_thousand_errors_are_a_bounded_answer() -> None:
     errors = await posted(Annotated[list[int], Body("v")], '{"v": [' + ", ".join(['"x"'] * 10_000) + "]}")
 
     assert [name for _, name, _ in errors] == [f"v[{index}]" for index in range(MISFITS_MAX)]
+
+
+async def test_a_list_too_long_to_look_through_is_refused_for_its_first_error() -> None:
+    last = PARTS_MAX + 1
+
+    errors = await posted(Annotated[list[int], Body("v")], '{"v": [' + "1, " * last + '"x", "y"]}')
+
+    assert errors == [("body", f"v[{last}]", "Expected int, got str")]
 
 
 @pytest.mark.parametrize(
