@@ -9,7 +9,7 @@
     |- EncodingError                 a value that cannot be stored and come back equal
     |  |- InputError                 ... an argument: nothing ran
     |  `- OutputError                ... a result: recorded, because the effect has happened
-    |- DecodingError                 stored or received data that does not fit its annotation
+    |- DecodingError                 stored data that does not fit its annotation
     |- WorkflowConflictError         one UUID, two operations or two users
     |- NonExistentWorkflowError
     |- NondeterminismError           the code asks for another step than the one recorded
@@ -119,9 +119,8 @@ class OutputError(EncodingError):
 
 
 class DecodingError(OperonError):
-    """Stored or received data that does not fit its annotation."""
+    """Stored data that does not fit its annotation. Of a request that does not, it is RequestError."""
 
-    status = 400
     code = "decoding"
 
 

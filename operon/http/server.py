@@ -19,7 +19,7 @@ from quart.globals import request_ctx
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
-from operon.authorization import AuthenticationFunction, Query
+from operon.authorization import AuthenticationFunction, Query, rules_of
 from operon.catalog import Catalog, Endpoint
 from operon.config import Settings
 from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
@@ -27,9 +27,11 @@ from operon.errors import CatalogError
 from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
 from operon.http.auth import Gate
+from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
 from operon.http.masking import mask
+from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
@@ -69,6 +71,18 @@ def build(
     for endpoint in catalog.endpoints:
         gate = Gate(endpoint.target, authentication, application, query)
         surface.add(View(endpoint, settings, invoker, application, gate))
+    if settings.docs:
+
+        def described() -> dict[str, Any]:
+            return document(
+                catalog,
+                title=name,
+                version=settings.version,
+                guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
+            )
+
+        for path, page in pages(described).items():
+            surface.add_page(path, page)
     if on_startup is not None:
         app.before_serving(on_startup)
     if on_shutdown is not None:
@@ -175,6 +189,13 @@ class Surface:
                 hint="write variables as <name> or <converter:name>; converters: string, int, float, path, uuid, any",
             ) from error
         self._names.add(name)
+
+    def add_page(self, path: str, page: Callable[[], Awaitable[Response]]) -> None:
+        """Adds a page of ours, unless the application has one there."""
+        if not any(rule.rule == path for rule in self._quart.url_map.iter_rules()):
+            name = self._name(f"operon:{path}")
+            self._quart.add_url_rule(path, name, page, methods=["GET"])
+            self._names.add(name)
 
     def _name(self, target_name: str) -> str:
         """The name for `url_for`. Dots would be blueprints to Quart; a second route of a function gets a number."""

@@ -71,7 +71,7 @@ class StepInvoker:
         incarnation = self._incarnation
         incarnation.catalog.require(operation)
         if incarnation.draining:
-            raise Evicted
+            raise self._journal.evict(Evicted("the executor stops"))
         called: Any = operation
         name = operation.name
         caller = self._actor.caller
@@ -125,7 +125,7 @@ class StepInvoker:
         self._journal.delivered(step)
         hook = self._incarnation.on_checkpoint
         if hook is not None and step.recorded is None and hook():
-            raise Evicted
+            raise self._journal.evict(Evicted("crashed, for a test"))
 
     # ------------------------------------------------------------------ operations
 
@@ -251,8 +251,7 @@ class StepInvoker:
 
     async def _sql(self, step: Step, mode: str, sql: str, args: tuple[Any, ...]) -> Any:
         journal, actor = self._journal, self._actor
-        if journal.closed:
-            raise Evicted
+        journal.going_on()
         statement = Statement(actor.workflow_uuid, step.number, step.seen, mode, sql, args, clock())
         journal.wait_for(self._incarnation.committer.statement(statement))
         await journal.durable()
