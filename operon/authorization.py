@@ -23,6 +23,8 @@ from opentelemetry import trace
 from operon.contexts import NOBODY, Caller
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
 from operon.rows import Row
+from operon.telemetry.logs import FieldLogger
+from operon.telemetry.masking import mask
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F")
@@ -33,7 +35,7 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # breaks l
 RULES = "__operon_rules__"
 ROLES = "__operon_required_roles__"
 
-logger = logging.getLogger("operon.application")
+logger = mask(logging.getLogger("operon.application"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class MiddlewareContext:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A standard logger whose records carry the operation."""
-        return logging.LoggerAdapter(logger, {"operation": self.operation_name})
+        return FieldLogger(logger, None, self.operation_name, None, None)
 
     @property
     def span(self) -> trace.Span:

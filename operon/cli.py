@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,8 @@ from operon.app import Operon
 from operon.config import masked
 from operon.errors import CatalogError, OperonError
 from operon.runtime.loop import run, settle_garbage
+from operon.telemetry import logs
+from operon.telemetry.exporting import export_as_told, flush
 
 
 @click.group()
@@ -33,16 +34,21 @@ def main() -> None:
 @click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or JSON; text by default.")
 def start(target: str, log_level: str, **settings: Any) -> None:
     """Serves an application over HTTP and runs its workflows, until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logs.configure(log_level, "text")
     try:
         app = load(target)
         app.override(**settings)
+        logs.configure(log_level, app.settings.log_format)
+        export_as_told(os.environ, target.partition(":")[0])
         run(serve(app))
     except OperonError as error:
         click.echo(f"operon: {error}", err=True)
         sys.exit(1)
+    finally:
+        flush()
 
 
 def load(target: str) -> Operon:

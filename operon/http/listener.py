@@ -32,7 +32,7 @@ from quart import Quart
 from operon.config import Settings
 from operon.errors import ConfigurationError, PortInUse
 from operon.http.guard import HEADER_BYTES_MAX, Guard
-from operon.http.masking import mask
+from operon.telemetry.masking import mask
 
 BACKLOG = 1024
 # For requests whose connection was cut: long enough to unwind, short enough for a supervisor that waits.

@@ -21,8 +21,8 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from operon.errors import NotAuthorizedError, OperonError
 from operon.http.exchange import WORKFLOW_UUID_KEY, one_line, request_id, scope_of
-from operon.http.masking import mask
 from operon.http.refusals import BadInput, Complaint
+from operon.telemetry.masking import mask
 
 DETAIL_CHARS_MAX = 2000
 RETRY_AFTER_SECONDS = 1

@@ -30,11 +30,13 @@ from operon.http.auth import Gate
 from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
-from operon.http.masking import mask
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
+from operon.http.tracing import ServerSpans, served_of
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
+from operon.telemetry.masking import hide, mask
+from operon.telemetry.observer import SILENT, Telemetry
 
 __all__ = ["Quart", "build", "serve"]
 
@@ -53,6 +55,7 @@ def build(
     quart: Quart | None = None,
     on_startup: Hook | None = None,
     on_shutdown: Hook | None = None,
+    telemetry: Callable[[], Telemetry] = lambda: SILENT,
 ) -> Quart:
     """Adds the endpoints of a catalog to a Quart app, a new one unless one is given.
 
@@ -64,6 +67,7 @@ def build(
     query: what authentication functions read the database with.
     on_startup, on_shutdown: run in the ASGI lifespan, before and after serving; also under `serve`, so what they
     start must not be started twice.
+    telemetry: what tells of requests; asked for with each of them.
     Raises CatalogError for a route that cannot be served.
     """
     app = quart if quart is not None else own_quart(name, settings)
@@ -83,6 +87,7 @@ def build(
 
         for path, page in pages(described).items():
             surface.add_page(path, page)
+    app.asgi_app = ServerSpans(app.asgi_app, telemetry)  # type: ignore[method-assign] # as Quart's own manual does
     if on_startup is not None:
         app.before_serving(on_startup)
     if on_shutdown is not None:
@@ -108,11 +113,20 @@ class View:
         self._application = application
         self._gate = gate
         self._arguments = Arguments(self.route, self.target, settings.body_limit_bytes)
+        self._secret_path = self.target.signature.masks and "<" in self.route.path
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         """What Quart makes a response of."""
-        return await self._gate.answer(request, lambda: self._answer(request, variables))
+        served = served_of(request)
+        if served is None:
+            return await self._gate.answer(request, lambda: self._answer(request, variables))
+        served.routed(self.route.path, secret=self._secret_path)
+        try:
+            return await self._gate.answer(request, lambda: self._answer(request, variables))
+        except Exception as error:
+            served.failed(error)
+            raise
 
     async def _answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         target = self.target
@@ -123,6 +137,8 @@ class View:
         args, kwargs = await self._arguments.read(request, variables, complaints)
         if complaints:
             raise BadInput(complaints)
+        if target.signature.masks:
+            hide(target.signature.secrets(args, kwargs))
         workflow_uuid = identity.workflow_uuid
         if isinstance(target, Operation):
             workflow_uuid = identity.of_operation(target.name, caller.user)
@@ -135,6 +151,7 @@ class View:
             http_request=request,
             idempotency_key=identity.key,
             options=StartOptions(workflow_uuid=workflow_uuid),
+            operation_name=target.name,
         )
         if isinstance(target, Handler):
             return answers.of_handler(await target(ctx, *args, **kwargs))

@@ -35,6 +35,7 @@ from operon.database.writer import Writer
 from operon.errors import Evicted, Fenced, StopActor
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
+from operon.telemetry.observer import SILENT, Telemetry
 
 logger = logging.getLogger("operon.committer")
 
@@ -45,12 +46,18 @@ class Committer:
     """Takes records from actors and makes them durable, in batches."""
 
     def __init__(
-        self, writer: Writer, lease: Lease, on_fenced: Callable[[], None], on_mail: Callable[[Batch], None]
+        self,
+        writer: Writer,
+        lease: Lease,
+        on_fenced: Callable[[], None],
+        on_mail: Callable[[Batch], None],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._writer = writer
         self._lease = lease
         self._on_fenced = on_fenced
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
+        self._telemetry = telemetry
         self._queue: deque[Batch] = deque()
         self._current = Batch()
         self._idle: asyncio.Future[None] | None = None
@@ -240,7 +247,10 @@ class Committer:
                 await asyncio.sleep(0)
                 continue
             self._busy = True
-            await self._commit(batch)
+            if self._telemetry.on:
+                await self._telemetry.commit(batch.records, self._commit(batch))
+            else:
+                await self._commit(batch)
 
     def _take(self) -> Batch | None:
         if self._queue:

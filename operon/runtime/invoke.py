@@ -33,6 +33,7 @@ from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
+from operon.telemetry.masking import hide
 from operon.topics import EventKey, Key, Received, Topic, codec_for, key_text, name_of
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ SLEEP: Codec[float] = Codec(float, "sleep()")
 class StepInvoker:
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_incarnation", "_journal", "_messages")
+    __slots__ = ("_actor", "_incarnation", "_journal", "_messages", "_telemetry")
 
     def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
         self._incarnation = incarnation
+        self._telemetry = incarnation.telemetry
         self._actor = actor
         self._journal = journal
         self._messages = Messages(incarnation, actor, journal)
@@ -72,6 +74,8 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise self._journal.evict(Evicted("the executor stops"))
+        if operation.signature.masks:
+            hide(operation.signature.secrets(args, kwargs))
         called: Any = operation
         name = operation.name
         caller = self._actor.caller
@@ -108,7 +112,7 @@ class StepInvoker:
                     await journal.turn(step)
                 return answer(recorded.output, recorded.error, decode)
             try:
-                value = await run(step, *arguments)
+                value = await (self._told(step, run(step, *arguments)) if self._telemetry.on else run(step, *arguments))
             except Exception:
                 if journal.overlapping:
                     await journal.turn(step)
@@ -118,6 +122,9 @@ class StepInvoker:
             return value
         finally:
             self._delivered(step)
+
+    def _told(self, step: Step, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._telemetry.step(step.kind.name.lower(), step.name, self._actor.workflow_uuid, step.number, run)
 
     def _delivered(self, step: Step) -> None:
         if self._journal.halted is not None:  # it was not answered, and nothing follows from it
@@ -178,7 +185,7 @@ class StepInvoker:
         codec = operation.signature.result
 
         async def body(client: TransactionClient) -> Any:
-            ctx = TransactionContext(actor.workflow_uuid, caller, application, client)
+            ctx = TransactionContext(actor.workflow_uuid, caller, application, client, operation.name)
             return await operation.fn(ctx, *args, **kwargs)
 
         if journal.pending:
@@ -529,6 +536,19 @@ class EntryInvoker:
         ignore_finished: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
+        telemetry = self._spawner().telemetry
+        run = self._send(ctx, destination, message, topic, key, ignore_finished)
+        await telemetry.entry("send", name_of(topic) or "", ctx.caller.traceparent, run)
+
+    async def _send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> None:
         name = name_of(topic)
         body = codec_for(topic).encode(message)
         if key is None:
@@ -543,8 +563,9 @@ class EntryInvoker:
 
     async def get_event(self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None) -> Any:
         """An event of a workflow; None when it is not set in time."""
-        name = str(name_of(key))
-        value = await self._spawner().results.event(workflow_uuid, name, seconds(timeout))
+        name, spawner = str(name_of(key)), self._spawner()
+        look = spawner.results.event(workflow_uuid, name, seconds(timeout))
+        value = await spawner.telemetry.entry("get_event", name, None, look)
         return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:

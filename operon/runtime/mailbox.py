@@ -28,6 +28,7 @@ class Message(NamedTuple):
 
     sequence: int
     body: bytes
+    traceparent: str | None = None  # of its sending
 
 
 class Mailbox:
@@ -51,11 +52,12 @@ class Mailbox:
         """There may be something that is not in memory."""
         self._rings += 1
 
-    def push(self, topic: str | None, sequence: int, body: bytes) -> None:
+    def push(self, topic: str | None, message: Message) -> None:
         """The only message in the mailbox. A look may have found it before its sender's batch was known to be there."""
         waiting = self._messages.setdefault(topic, deque())
-        if all(message.sequence != sequence for message in waiting) and sequence not in dict(self._taken):
-            waiting.append(Message(sequence, body))
+        sequence = message.sequence
+        if all(other.sequence != sequence for other in waiting) and sequence not in dict(self._taken):
+            waiting.append(message)
 
     def found(self, topic: str | None, messages: Sequence[Message], rings: int) -> None:
         """What a look that began after so many rings has found: the oldest of a topic, or all of them."""
@@ -79,6 +81,10 @@ class Mailbox:
     def taken(self, sequence: int, batch: Batch) -> None:
         """A message was received; it is gone when the batch is durable."""
         self._taken.append((sequence, batch))
+
+    def depth(self, topic: str | None) -> int:
+        """How many messages are in memory under a topic."""
+        return len(self._messages.get(topic, ()))
 
     @property
     def rings(self) -> int:

@@ -35,6 +35,7 @@ class Parker:
         self._waiting: dict[WorkflowActor, float] = {}  # since when, in the loop's time
         self._soon: asyncio.Handle | None = None
         self.parked = 0  # how many were, since the start
+        self.returned = 0  # ... and how many of them came back
 
     @property
     def waiting(self) -> list[WorkflowActor]:
@@ -123,6 +124,11 @@ class Parker:
             if park.parked is False:
                 journal.parked = False
             actor.ring()
+
+    @property
+    def away(self) -> int:
+        """How many are parked now."""
+        return self.parked - self.returned
 
     def __repr__(self) -> str:
         return f"<Parker: {len(self._waiting)} wait, {self.parked} were parked>"

@@ -20,6 +20,7 @@ from operon.database.uuid7 import uuid7
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
 from operon.operations import Operation
+from operon.runtime.callers import traced
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
 from operon.runtime.workflow_actor import WorkflowActor
@@ -38,6 +39,7 @@ class Spawner:
         self.catalog = catalog
         self.results = results
         self._incarnation = incarnation
+        self.telemetry = incarnation.telemetry
         self._starting: dict[UUID, asyncio.Task[bool]] = {}
 
     async def start(
@@ -53,6 +55,7 @@ class Spawner:
         inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
+        caller = traced(caller, self.telemetry, operation.name)
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         actor = WorkflowActor(
@@ -80,6 +83,7 @@ class Spawner:
         inputs = operation.signature.encode(args, kwargs)
         if uuid in self._incarnation.live:  # of an earlier life of the parent, whose checkpoint was lost
             return
+        caller = traced(caller, self.telemetry, operation.name)
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)
@@ -97,7 +101,8 @@ class Spawner:
         incarnation = self._incarnation
         incarnation.admit_message()
         lane = uuid7()
-        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, caller.traceparent)
+        trace = self.telemetry.outgoing(caller.traceparent, destination)
+        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace)
         await incarnation.committer.letter(letter).durable(lane)
         return letter
 

@@ -20,10 +20,11 @@ from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
-from operon.runtime.mailbox import Mailbox
+from operon.runtime.mailbox import Mailbox, Message
 from operon.runtime.outcome import Ended
 from operon.runtime.waits import Wait, Waits
 from operon.status import Status
+from operon.telemetry.masking import hide
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -137,6 +138,25 @@ class WorkflowActor:
             if timer is not None:
                 timer.cancel()
 
+    async def told(self) -> None:
+        """`run`, with a span and counts."""
+        again = self._history is None
+        begun_here = not again and self.epoch == 1 and not self._parked
+        with self._incarnation.telemetry.life(
+            self.workflow_uuid,
+            self.operation.name,
+            self.caller.traceparent,
+            body=isinstance(self.operation, Workflow),
+            fresh=begun_here,
+            crashed=again or (self.epoch > 1 and not self._parked),
+            epoch=self.epoch,
+            argument_bytes=len(self.inputs),
+        ) as life:
+            try:
+                await self.run()
+            finally:
+                life.ended(self.ended and self.ended.status.value, self.journal.replayed if self.journal else 0)
+
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""
         if self._history is None:
@@ -154,12 +174,14 @@ class WorkflowActor:
         incarnation = self._incarnation
         operation = self.operation
         invoker = StepInvoker(incarnation, self, journal)
-        ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
+        ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application, operation.name)
         try:
             if self.arguments is not None:
                 (args, kwargs), self.arguments = self.arguments, None
             else:
                 args, kwargs = operation.signature.decode(self.inputs)
+            if operation.signature.masks:
+                hide(operation.signature.secrets(args, kwargs))
             if isinstance(operation, Workflow):
                 value = await operation.fn(ctx, *args, **kwargs)
             else:  # a single transaction or communicator is a workflow of one step
@@ -172,6 +194,7 @@ class WorkflowActor:
                 return CANCELLED, None, encode_error(journal.halted.error)
             if journal.halted is not None:
                 raise journal.halted from None
+            self._incarnation.telemetry.failed(error)
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
                 return ERROR, None, encode_error(error)
             raise
@@ -234,12 +257,12 @@ class WorkflowActor:
         if self.waits is not None:
             self.waits.ring_all()
 
-    def push(self, topic: str | None, sequence: int, body: bytes) -> None:
+    def push(self, topic: str | None, message: Message) -> None:
         """A message has come, and is the only one."""
         if self.journal is not None and self.journal.halted is not None:
             self.rung = True
             return
-        self.open_mailbox().push(topic, sequence, body)
+        self.open_mailbox().push(topic, message)
         if self.waits is not None:
             self.waits.rung_for(topic)
 

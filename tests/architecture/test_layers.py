@@ -42,6 +42,7 @@ PACKAGES: dict[str, str] = {
     "operon.database": "database",
     "operon.http": "http",
     "operon.runtime": "runtime",
+    "operon.telemetry": "leaves",
 }
 
 # Libraries that one part of the project keeps to itself.

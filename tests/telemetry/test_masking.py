@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from operon.http.masking import mask, masked
+from operon.telemetry.masking import mask, masked
 
 
 @pytest.mark.parametrize(
