@@ -17,7 +17,7 @@ from operon.config import masked
 from operon.errors import CatalogError, OperonError
 from operon.runtime.loop import run, settle_garbage
 from operon.telemetry import logs
-from operon.telemetry.exporting import export_as_told, flush
+from operon.telemetry.exporting import export_as_told
 
 
 @click.group()
@@ -47,8 +47,6 @@ def start(target: str, log_level: str, **settings: Any) -> None:
     except OperonError as error:
         click.echo(f"operon: {error}", err=True)
         sys.exit(1)
-    finally:
-        flush()
 
 
 def load(target: str) -> Operon:

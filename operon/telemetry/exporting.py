@@ -29,7 +29,7 @@ PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 def export_as_told(environ: Mapping[str, str], service_name: str) -> None:
     """Sends spans and metrics where the environment says. Raises ConfigurationError for an exporter that is not there.
 
-    service_name: what the service is called if OTEL_SERVICE_NAME does not say.
+    service_name: what the service is called where no variable says it.
     """
     asked = any(environ[name] for name in environ if name.startswith(ASKING))
     if not asked or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -43,12 +43,12 @@ def export_as_told(environ: Mapping[str, str], service_name: str) -> None:
     except ImportError:
         logger.warning("OTEL_* variables are set, and the OpenTelemetry SDK is not installed: pip install operon[otel]")
         return
-    named = Resource({"service.name": service_name}).merge(Resource.create())
-    if "service.name" not in resource_names(environ):
-        named = Resource.create().merge(Resource({"service.name": service_name}))
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": service_name}))
     spans = exporters("traces", environ)
     if spans and not is_configured(trace.get_tracer_provider()):
-        tracers = TracerProvider(resource=named)
+        tracers = TracerProvider(resource=resource)
         for exporter in spans:
             tracers.add_span_processor(BatchSpanProcessor(exporter()))
         trace.set_tracer_provider(tracers)
@@ -58,14 +58,7 @@ def export_as_told(environ: Mapping[str, str], service_name: str) -> None:
             exporter() if issubclass(exporter, MetricReader) else PeriodicExportingMetricReader(exporter())
             for exporter in measurements
         ]
-        metrics.set_meter_provider(MeterProvider(readers, resource=named))
-
-
-def resource_names(environ: Mapping[str, str]) -> set[str]:
-    """The attributes of the resource that the environment names."""
-    pairs = environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
-    names = {pair.partition("=")[0].strip() for pair in pairs}
-    return names | {"service.name"} if environ.get("OTEL_SERVICE_NAME") else names
+        metrics.set_meter_provider(MeterProvider(readers, resource=resource))
 
 
 def exporters(signal: str, environ: Mapping[str, str]) -> list[type[Any]]:
@@ -89,11 +82,3 @@ def exporter(name: str, signal: str, environ: Mapping[str, str]) -> type[Any]:
         hint="operon[otel] has otlp over http/protobuf; others are packages of their own, "
         "such as opentelemetry-exporter-otlp-proto-grpc",
     )
-
-
-def flush() -> None:
-    """Sends what is not sent yet, at the end of a process."""
-    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        shutdown: Any = getattr(provider, "shutdown", None)
-        if shutdown is not None:
-            shutdown()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -61,12 +61,19 @@ class TextFormatter(logging.Formatter):
         super().__init__(TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        record.message = masked(record.message)
         line = super().formatMessage(record)
         known = [f"{name}={value}" for name in FIELDS if (value := getattr(record, name, None)) is not None]
         return f"{line}  [{' '.join(known)}]" if known else line
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        record.exc_text = record.exc_text and masked(record.exc_text)
+        return super().format(record)
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return masked(stack_info)
 
 
 class JsonFormatter(logging.Formatter):
@@ -78,8 +85,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": masked(record.getMessage()),
-            **{name: value for name, value in trace_fields().items() if value is not None},
-            **dict(fields_of(record)),
+            **fields_of(record),
         }
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
@@ -90,11 +96,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document, default=str)  # not msgspec: this one writes every string there is, on one line
 
 
-def fields_of(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """What a record was given besides its message. None is nothing."""
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record was given besides its message, None aside; and the trace that it is in, whoever logs it."""
+    fields: dict[str, Any] = {name: value for name, value in trace_fields().items() if value is not None}
     for name, value in vars(record).items():
         if name not in STANDARD and not name.startswith("_") and value is not None:
-            yield name, value if isinstance(value, bool | int | float) else masked(str(value))
+            told = name in FIELDS or isinstance(value, bool | int | float)  # no secret is in an id but by accident
+            fields[name] = value if told else masked(str(value))
+    return fields
 
 
 FORMATS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
