@@ -125,7 +125,8 @@ class View:
         try:
             return await self._gate.answer(request, lambda: self._answer(request, variables))
         except Exception as error:
-            served.failed(error)
+            if problems.status_of(error) >= 500:  # others are the client's, and may quote what it sent
+                served.failed(error)
             raise
 
     async def _answer(self, request: Request, variables: Mapping[str, Any]) -> Any:

@@ -53,7 +53,7 @@ class Served:
         self._span.update_name(f"{self._method} {route}")
 
     def failed(self, error: Exception) -> None:
-        """Its function raised; not everything that is raised is a failure of the server's."""
+        """Its function raised what no client can help."""
         if self._span.is_recording():
             spans.note(self._span, error)
 
@@ -108,7 +108,7 @@ class ServerSpans:
             attributes = served.attributes(scope)
             if span.is_recording():
                 end(span, scope, served, attributes)
-            span.end()
+            spans.end(span)
             if telemetry.metrics is not None:
                 telemetry.metrics.request.record(time.perf_counter() - started, attributes)
 
@@ -120,10 +120,10 @@ def begin(tracer: Tracer, scope: Scope) -> Span:
     """The span of a request, below the client's, or below the one that another instrumentation made of it."""
     method = method_of(scope)
     if trace.get_current_span().get_span_context().is_valid:
-        return tracer.start_span(method, get_current(), SpanKind.INTERNAL)
+        return spans.begin(tracer, method, get_current(), SpanKind.INTERNAL, {})
     parent, state = header(scope, b"traceparent"), header(scope, b"tracestate")
     attributes: dict[str, spans.Value] = {"http.request.method": method, "url.scheme": scope["scheme"]}
-    return tracer.start_span(method, spans.from_text(f"{parent} {state}"), SpanKind.SERVER, attributes)
+    return spans.begin(tracer, method, spans.from_text(f"{parent} {state}"), SpanKind.SERVER, attributes)
 
 
 def end(span: Span, scope: Scope, served: Served, attributes: dict[str, spans.Value]) -> None:

@@ -194,8 +194,8 @@ class WorkflowActor:
                 return CANCELLED, None, encode_error(journal.halted.error)
             if journal.halted is not None:
                 raise journal.halted from None
-            self._incarnation.telemetry.failed(error)
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
+                self._incarnation.telemetry.failed(error)
                 return ERROR, None, encode_error(error)
             raise
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, Tracer
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 
 from operon.errors import StopActor
 from operon.telemetry import masking, spans
@@ -108,7 +108,8 @@ class Life:
             spans.KIND: "workflow",
             **self._attributes,
         }
-        return tracer.start_span(self.name, context, links=self._lives.links(self.workflow_uuid), attributes=attributes)
+        links = self._lives.links(self.workflow_uuid)
+        return spans.begin(tracer, self.name, context, SpanKind.INTERNAL, attributes, links)
 
     def ended(self, status: str | None, replayed: int) -> None:
         """How the workflow ended, if it did, and how many of its steps were replayed."""
@@ -129,11 +130,13 @@ class Life:
         if span is not None:
             if self.status is not None:
                 span.set_attribute(spans.STATUS, self.status)
+                if self.status != "SUCCESS" and self.error_type is None:  # cancelled, or not to be gone on with
+                    span.set_status(Status(StatusCode.ERROR, self.status))
             elif isinstance(error, StopActor):
                 span.add_event("left", {"operon.reason": str(error)})  # parked, taken over, the executor stops
             elif isinstance(error, Exception):
                 spans.record(span, error)
-            span.end()
+            spans.end(span)
             if self.status is None:
                 self._lives.ended(self.workflow_uuid, span.get_span_context())
         if self._metrics is not None and self.status is not None:

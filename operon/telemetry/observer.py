@@ -48,10 +48,9 @@ class Telemetry:
         if not span.get_span_context().is_valid:
             if stored is not None:
                 return stored
-            span = self.tracer.start_span(
-                f"start {name}", Context(), SpanKind.PRODUCER, {spans.OPERATION: name, spans.KIND: "workflow"}
-            )
-            span.end()
+            attributes: dict[str, spans.Value] = {spans.OPERATION: name, spans.KIND: "workflow"}
+            span = spans.begin(self.tracer, f"start {name}", Context(), SpanKind.PRODUCER, attributes)
+            spans.end(span)
         return spans.to_text(span)
 
     def outgoing(self, stored: str | None, destination: UUID) -> str | None:
@@ -143,17 +142,18 @@ class Telemetry:
         step: tuple[UUID, int] | None,
     ) -> T:
         title, shape, attributes = spans.name_and_attributes(kind, name)
-        span = tracer.start_span(title, parent, shape.kind, attributes)
+        span = spans.begin(tracer, title, parent, shape.kind, attributes)
         if step is not None:
             spans.of_step(span, *step)
         try:
             with spans.Current(trace.set_span_in_context(span, parent)):
                 return await run
         except Exception as error:
-            spans.record(span, error.__cause__ or error)  # what was raised, not its copy as a replay gives it
+            raised = error.__cause__ if step is not None else None  # ... and not its copy as a replay gives it
+            spans.record(span, raised or error)
             raise
         finally:
-            span.end()
+            spans.end(span)
 
     def received(self, traceparent: str | None, depth: int) -> None:
         """A message was received by the step that runs: a link to its sending.

@@ -7,14 +7,17 @@ with `operon.`. No argument, result, message or SQL text is ever one; the size o
 
 from __future__ import annotations
 
+import logging
+import re
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from uuid import UUID
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from operon.telemetry.masking import masked
@@ -36,7 +39,11 @@ MESSAGE_CHARS_MAX = 2_000
 # What W3C asks of everyone: https://www.w3.org/TR/trace-context/#tracestate-limits
 TRACESTATE_CHARS_MAX = 512
 
+VERB = re.compile(r"[A-Za-z]{1,16}\b", re.ASCII)
+
 W3C = TraceContextTextMapPropagator()
+
+logger = logging.getLogger("operon.telemetry")
 
 Value = str | int | float | bool
 
@@ -78,12 +85,37 @@ SHAPES: dict[str, Shape] = {
 def name_and_attributes(kind: str, name: str) -> tuple[str, Shape, dict[str, Value]]:
     """The span of a step of this kind, which is recorded under this name."""
     shape = SHAPES[kind]
-    if kind == "sql":  # recorded under the beginning of its text, which is not for spans
-        name = name.split(None, 1)[0].upper() if name else ""
+    if kind == "sql":  # recorded under the beginning of its text, of which only the verb is for spans
+        verb = VERB.match(name)
+        name = "" if verb is None else verb[0].upper()
     attributes = {KIND: kind, **shape.constant}
     if name:
         attributes[shape.named] = name
     return f"{shape.verb} {name}".strip(), shape, attributes
+
+
+def begin(
+    tracer: Tracer,
+    name: str,
+    parent: Context,
+    kind: SpanKind,
+    attributes: Mapping[str, Value],
+    links: Sequence[Link] = (),
+) -> Span:
+    """A span. A processor that fails is no reason for a workflow to fail: then there is none."""
+    try:
+        return tracer.start_span(name, parent, kind, attributes, links)
+    except Exception:
+        logger.exception("a span of %s could not begin", name)
+        return INVALID_SPAN
+
+
+def end(span: Span) -> None:
+    """Ends a span, and hands it to whatever exports it."""
+    try:
+        span.end()
+    except Exception:
+        logger.exception("a span could not end")
 
 
 def to_text(span: Span) -> str | None:

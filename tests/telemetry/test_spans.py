@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
+import operon
 from operon.testing import TestRuntime
 from tests.telemetry import shop
 from tests.telemetry.conftest import Seen, attributes_of, ids, parent_of
@@ -87,6 +90,44 @@ async def test_replayed_steps_have_no_spans(runtime: TestRuntime, seen: Seen) ->
     assert len(seen.named("charge")) == 1
     assert len(seen.named("reserve")) == 1
     assert attributes_of(seen.named("held")[-1])["operon.workflow.recorded_steps"] == 1
+
+
+async def test_a_workflow_that_is_cancelled_says_so(runtime: TestRuntime, seen: Seen) -> None:
+    handle = await shop.buyer(runtime.context.using(timeout=0.05))
+    with pytest.raises(operon.WorkflowTimeout):
+        await handle.get_result()
+    await runtime.restart()
+
+    span = seen.one("buyer")
+    assert attributes_of(span)["operon.workflow.status"] == "CANCELLED"
+    assert span.status.status_code is StatusCode.ERROR
+    assert seen.counted("operon.workflow.failed", operon_workflow_status="CANCELLED") == 1
+
+
+class Broken(SpanProcessor):
+    """Fails whenever it is called."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        raise RuntimeError("on_start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("on_end")
+
+
+class BrokenLate(Broken):
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        pass
+
+
+@pytest.mark.parametrize("processor", [Broken(), BrokenLate()], ids=["at the start", "at the end"])
+async def test_a_processor_that_fails_fails_no_workflow(processor: SpanProcessor) -> None:
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(processor)
+    async with TestRuntime(shop, tracer_provider=tracers) as runtime:
+        answer = await runtime.app.quart.test_client().post("/orders/A1")
+
+        assert (answer.status_code, await answer.get_data()) == (200, b"A1")
+        assert await (await shop.order(runtime.context, "A2")).get_result() == "A2"
 
 
 async def test_only_the_size_of_arguments_is_told(runtime: TestRuntime, seen: Seen) -> None:
