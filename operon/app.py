@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from operon import config as configuration
 from operon.catalog import Catalog, Namespace
+from operon.config import Configuration, Settings, check_keywords, load
 from operon.contexts import NOBODY, ApplicationContext, Caller, as_uuid
 from operon.errors import ConfigurationError
 from operon.http import server
@@ -21,7 +21,7 @@ class Operon:
     """An application, and an ASGI application.
 
     namespaces: modules, names of modules (`__name__`) and classes whose operations and routes this application has.
-    config: the application's own configuration, for `ctx.config`.
+    config: the application's own configuration, for `ctx.config`; its keys win over those of the configuration file.
     quart: a Quart application to add the routes to; one is made otherwise.
     Any setting of `operon.config.Settings` by its name, such as `database_url`.
 
@@ -39,32 +39,49 @@ class Operon:
         if not namespaces:
             raise ConfigurationError("Operon() has nothing to run", hint="Operon(__name__, Class, ...)")
         self._namespaces = namespaces
-        self._overrides = settings
-        self._application: Mapping[str, Any] = dict(config or {})
+        self._keywords = settings
+        self._overrides: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
+        self._given_application: Mapping[str, Any] = dict(config or {})
         self._given_quart = quart
         self._quart: server.Quart | None = None
         self._executor: Executor | None = None
-        self._settings: configuration.Settings | None = None
+        self._configuration: Configuration | None = None
         self._by_server = False
-        configuration.load(settings)  # a wrong keyword is found where it is written
+        check_keywords(settings)  # a wrong keyword is found where it is written
 
     @property
-    def settings(self) -> configuration.Settings:
-        """The settings: keyword, environment, default."""
-        if self._settings is None:
-            self._settings = configuration.load(self._overrides)
-        return self._settings
+    def configuration(self) -> Configuration:
+        """What was configured and where, read on first use. Raises ConfigurationError."""
+        if self._configuration is None:
+            self._configuration = load(
+                self._keywords,
+                overrides=self._overrides,
+                options=self._options,
+                application=self._given_application,
+            )
+        return self._configuration
+
+    @property
+    def settings(self) -> Settings:
+        """The settings: constructor, command line, environment, file, default."""
+        return self.configuration.settings
 
     def override(self, **settings: Any) -> None:
-        """Settings of the command line, before the application is started."""
-        self._overrides = {**self._overrides, **{name: value for name, value in settings.items() if value is not None}}
-        self._settings = None
+        """Settings that win over every other, also over the constructor's: for tests, before the start."""
+        self._overrides.update(settings)
+        self._configuration = None
+
+    def command_line(self, **settings: Any) -> None:
+        """Settings of the command line, before the start. None is one that was not given."""
+        self._options.update(settings)
+        self._configuration = None
 
     @property
     def executor(self) -> Executor:
         """The executor, made on first use: this is where clashes of names are found."""
         if self._executor is None:
-            self._executor = Executor(self.settings, Catalog(*self._namespaces), self._application)
+            self._executor = Executor(self.settings, Catalog(*self._namespaces), self.configuration.application)
         return self._executor
 
     @property
@@ -76,7 +93,7 @@ class Operon:
                 executor.catalog,
                 self.settings,
                 executor.invoker,
-                self._application,
+                self.configuration.application,
                 name="operon",
                 quart=self._given_quart,
                 on_startup=self._start_by_server,

@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import asyncpg
 
-from operon.config import masked
+from operon.dsn import masked, without_passwords
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
 driver: Any = asyncpg  # it ships no types; what leaves this file has some
@@ -77,10 +76,10 @@ async def connect(url: str, session: dict[str, str] = SESSION, database: str | N
     return connection
 
 
-async def connect_at_start(url: str) -> Connection:
+async def connect_at_start(url: str, session: dict[str, str] = SESSION) -> Connection:
     """The first connection of a process: what goes wrong here is the operator's to know, so it is not retried."""
     try:
-        return await connect(url)
+        return await connect(url, session)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise DatabaseUnusable(
             f"the database at {masked(url)} cannot be used: {describe(error, url)}",
@@ -90,9 +89,7 @@ async def connect_at_start(url: str) -> Connection:
 
 def describe(error: BaseException, url: str) -> str:
     """An error's text without the password, which drivers like to quote."""
-    text = f"{type(error).__name__}: {error}"
-    password = urlsplit(url).password
-    return text.replace(password, "***") if password else text
+    return without_passwords(f"{type(error).__name__}: {error}", url)
 
 
 def sqlstate(error: BaseException) -> str:
