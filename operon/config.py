@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -156,10 +156,10 @@ def shown(name: str, value: Any) -> Any:
     """The value of a setting, or of a key of the application, as people may see it."""
     match value:
         case dict():
-            table: dict[str, Any] = value
+            table = cast("dict[str, Any]", value)
             return {key: shown(key, item) for key, item in table.items()}
         case list():
-            items: list[Any] = value
+            items = cast("Sequence[Any]", value)
             return [shown(name, item) for item in items]
         case str() if SECRET_NAME.search(name):
             return HIDDEN

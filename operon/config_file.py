@@ -9,15 +9,15 @@
 It is looked for in the current folder and nowhere else: a file further up, which belongs to another project, would
 otherwise decide where this one writes. Two files with settings are refused, because one of them would be ignored.
 
-`${NAME}` in a string is the variable NAME of the environment, `$${` a plain `${`. A variable that is not set is an error,
-never an empty text; but only where the value is used, so whatever overrides a setting needs none of its variables.
+`${NAME}` in a string is the variable NAME of the environment, `$${` a plain `${`. A variable that is not set is an
+error, never an empty text; but only where the value is used: what overrides a setting needs none of its variables.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +57,7 @@ class ConfigFile:
                 table = cast("dict[str, Any]", value)
                 return {key: self._filled(item, f"{path}.{key}", environ) for key, item in table.items()}
             case list():
-                items = cast("list[Any]", value)
+                items = cast("Sequence[Any]", value)
                 return [self._filled(item, f"{path}[{index}]", environ) for index, item in enumerate(items)]
             case _:
                 return value

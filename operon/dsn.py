@@ -1,7 +1,7 @@
 """A database's URL as people may see it: without its password, in whatever form it has one.
 
-The rule: rather hide too much than too little, and never fail. A URL that no driver would take is masked too, because it
-is just the one that ends up in an error message.
+The rule: rather hide too much than too little, and never fail. A URL that no driver would take is masked too, because
+it is just the one that ends up in an error message.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from operon.cli.output import json_option, print_json, print_table
-from operon.cli.target import Target, load
+from operon.cli.target import load
+from operon.cli.target import target as as_target
 from operon.config import Configuration, shown, strangers
 from operon.config import load as load_configuration
 from operon.config_file import APPLICATION
@@ -29,7 +30,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("target", metavar="[MODULE[:APP]]", type=Target(), required=False)
+@click.argument("target", metavar="[MODULE[:APP]]", type=as_target, required=False)
 @json_option
 def show(target: tuple[str, str] | None, as_json: bool) -> None:
     """Shows every setting, with secrets masked, and where its value came from.

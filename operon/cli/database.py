@@ -28,12 +28,17 @@ def configured(database_url: str | None) -> Configuration:
 
 async def address(settings: Settings) -> str:
     """The URL of the database that is there. Starts an embedded one that is stopped, but makes none."""
-    if settings.database_url is None and not Path(settings.data_dir).is_dir():
+    if is_missing(settings):
         raise DatabaseUnusable(
             f"no database is configured, and there is no embedded one in {settings.data_dir}",
             hint="run this in the application's folder, or name a database: --database-url or OPERON_DATABASE_URL",
         )
     return await address_or_new(settings)
+
+
+def is_missing(settings: Settings) -> bool:
+    """Whether nothing is configured, and no embedded Postgres was made yet."""
+    return settings.database_url is None and not Path(settings.data_dir).is_dir()
 
 
 async def address_or_new(settings: Settings) -> str:

@@ -74,9 +74,7 @@ def judge_server(server: Server, settings: Settings) -> Iterator[Finding]:
     if server.version_number < OLDEST_SERVER:
         yield wrong("server", says, "Operon needs PostgreSQL 14 or newer")
     elif server.read_only:
-        yield wrong(
-            "server", f"{says}: read-only", "point database_url at the primary, or at a database that takes writes"
-        )
+        yield wrong("server", f"{says}: read-only", "point database_url at the primary")
     else:
         yield ok("server", says)
     wanted = settings.pool_size + RUNTIME_CONNECTIONS

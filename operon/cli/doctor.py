@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 
 import click
 
-from operon.cli.database import address, configured, database_option, shown_database
+from operon.cli.database import address, configured, database_option, is_missing, shown_database
 from operon.cli.diagnosis import (
     Finding,
     Verdict,
@@ -68,7 +67,7 @@ def where(configuration: Configuration) -> str:
 
 async def database_findings(settings: Settings) -> list[Finding]:
     try:
-        if settings.database_url is None and not Path(settings.data_dir).exists():
+        if is_missing(settings):
             return [embedded_finding(settings)]
         url = await address(settings)
         health = await checkup.examine(url)

@@ -25,21 +25,17 @@ def templates() -> list[str]:
     return sorted(folder.name for folder in files("operon.cli").joinpath("templates").iterdir() if folder.is_dir())
 
 
-class ProjectName(click.ParamType):
-    """A name that is one to Python's packaging, to a folder and in a URL."""
-
-    name = "name"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if len(value) not in LENGTHS:
-            self.fail(f"{value!r} has {len(value)} characters; a project's name has 3 to 30", param, ctx)
-        if NAME.fullmatch(value) is None:
-            self.fail(f"{value!r} is no project's name: a-z, then a-z, 0-9, and single - or _ in between", param, ctx)
-        return value
+def project_name(text: str) -> str:
+    """A name that is one to Python's packaging, to a folder and in a URL. Raises BadParameter."""
+    if len(text) not in LENGTHS:
+        raise click.BadParameter(f"{text!r} has {len(text)} characters; a project's name has 3 to 30")
+    if NAME.fullmatch(text) is None:
+        raise click.BadParameter(f"{text!r} is no project's name: a-z, then a-z, 0-9, and single - or _ in between")
+    return text
 
 
 @click.command()
-@click.argument("name", type=ProjectName())
+@click.argument("name", metavar="NAME", type=project_name)
 @click.option(
     "--template", default="hello", show_default=True, type=click.Choice(templates()), help="What to begin with."
 )

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 import msgspec
@@ -90,7 +90,7 @@ def cell(value: object) -> Text:
         case datetime():
             return Text(moment(value))
         case list() | tuple():
-            items: Sequence[object] = value
+            items = cast("Sequence[object]", value)
             return Text(escaped(", ".join(str(item) for item in items)))
         case _:
             text = escaped(str(value))

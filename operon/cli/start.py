@@ -13,14 +13,15 @@ from operon.app import Operon
 from operon.cli import reload
 from operon.cli.database import shown_database
 from operon.cli.failure import fail
-from operon.cli.target import Target, load
+from operon.cli.target import load
+from operon.cli.target import target as as_target
 from operon.runtime.loop import run, settle_garbage
 
 logger = logging.getLogger("operon.cli")
 
 
 @click.command()
-@click.argument("target", metavar="MODULE[:APP]", type=Target())
+@click.argument("target", metavar="MODULE[:APP]", type=as_target)
 @click.option("--host", help="Address to listen on; 127.0.0.1 by default.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 8000 by default, 0 for any free one.")
 @click.option("--database-url", help="The Postgres to run on; an embedded one by default.")

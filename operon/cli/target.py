@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -19,28 +19,22 @@ from operon.errors import OperonError
 FORM = re.compile(r"(?P<module>\w+(?:\.\w+)*)(?::(?P<attribute>\w+))?")
 
 
-class Target(click.ParamType):
-    """`module` or `module:app`, checked for its form only: the module is imported by `load`."""
-
-    name = "module[:app]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):  # click converts defaults again
-            return value[0], value[1]
-        match = FORM.fullmatch(value)
-        if match is None:
-            module = value.removesuffix(".py").strip("./").replace("/", ".")
-            hint = f" Did you mean {module}?" if value.endswith(".py") and FORM.fullmatch(module) else ""
-            self.fail(f"{value!r} is not the name of a module, such as shop.main or shop.main:app.{hint}", param, ctx)
-        return match["module"], match["attribute"] or "app"
+def target(text: str) -> tuple[str, str]:
+    """`module` or `module:app`, checked for its form only: the module is imported by `load`. Raises BadParameter."""
+    match = FORM.fullmatch(text)
+    if match is None:
+        module = text.removesuffix(".py").strip("./").replace("/", ".")
+        hint = f" Did you mean {module}?" if text.endswith(".py") and FORM.fullmatch(module) else ""
+        raise click.BadParameter(f"{text!r} is not the name of a module, such as shop.main or shop.main:app.{hint}")
+    return match["module"], match["attribute"] or "app"
 
 
-def load(target: tuple[str, str]) -> Operon:
+def load(named: tuple[str, str]) -> Operon:
     """Imports the module from the current folder, and gives its application.
 
     An error of the module's own is shown with its traceback, from the first line of the module on.
     """
-    module_name, attribute = target
+    module_name, attribute = named
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
@@ -53,13 +47,13 @@ def load(target: tuple[str, str]) -> Operon:
     except Exception as error:
         blame(module_name, error)
     app = getattr(module, attribute, None)
-    if isinstance(app, Operon):
-        return app
-    there = [name for name, value in vars(module).items() if isinstance(value, Operon)]
-    fail(
-        f"{module_name} has no Operon application named {attribute!r}",
-        f"did you mean {module_name}:{there[0]}?" if there else f"write {attribute} = operon.Operon(__name__) in it",
-    )
+    if not isinstance(app, Operon):
+        there = [name for name, value in vars(module).items() if isinstance(value, Operon)]
+        fail(
+            f"{module_name} has no Operon application named {attribute!r}",
+            f"did you mean {module_name}:{there[0]}?" if there else f"{attribute} = operon.Operon(__name__)",
+        )
+    return app
 
 
 def hint_for_missing(module_name: str) -> str:

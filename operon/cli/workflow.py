@@ -28,20 +28,14 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"
 Limit = click.IntRange(1, 10_000)
 
 
-class Since(click.ParamType):
-    """A moment: `2h` for two hours ago, or an ISO date and time, in this machine's time zone unless it has one."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            if ago := AGO.fullmatch(value):
-                return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
-            return datetime.fromisoformat(value).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no moment; write 90s, 30m, 2h, 3d, 1w, or 2024-02-29T13:37", param, ctx)
+def moment(text: str) -> datetime:
+    """`2h` for two hours ago, or an ISO date and time, of this machine's time zone unless it has one. BadParameter."""
+    try:
+        if ago := AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no moment; write 90s, 30m, 2h, 3d, 1w, or 2024-02-29T13:37") from None
 
 
 @click.group()
@@ -59,7 +53,9 @@ def workflow() -> None:
 )
 @click.option("--name", help="Only those of this operation, by its recorded name.")
 @click.option("--user", help="Only those of this authenticated user.")
-@click.option("--since", type=Since(), help="Only those started since: 30m, 2h, 3d ago, or a date and time.")
+@click.option(
+    "--since", metavar="MOMENT", type=moment, help="Only those started since: 30m, 2h, 3d ago, or a date and time."
+)
 @click.option("--limit", type=Limit, default=20, show_default=True, help="How many at most.")
 @click.option("--before", type=click.UUID, help="The next page: those that come after this workflow in the list.")
 @database_option

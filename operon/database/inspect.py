@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -152,7 +153,7 @@ async def steps(connection: Connection, workflow_uuid: UUID, limit: int, after: 
     return [Step(row[0], row[1] or "?", *tuple(row)[2:]) for row in rows]
 
 
-def listed(row: asyncpg.Record) -> dict[str, object]:
+def listed(row: asyncpg.Record) -> dict[str, Any]:
     """The columns that every look at a workflow has."""
     executor = f"{row['host']}:{row['pid']}" if row["host"] is not None else row["owner"] and f"#{row['owner']}"
     return {

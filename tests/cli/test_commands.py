@@ -89,9 +89,8 @@ def test_a_database_out_of_reach_is_one_message_with_a_hint_and_no_password(word
 
     assert failed.code == 1
     assert failed.out == ""
-    assert re.fullmatch(
-        r"operon: the database at postgresql://u:\*\*\*@127.* cannot be used: .*\nHint: .*\n", failed.err
-    )
+    message = r"operon: the database at postgresql://u:\*\*\*@127.* cannot be used: .*\nHint: .*\n"
+    assert re.fullmatch(message, failed.err)
     assert "hunter" not in failed.err
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -13,23 +13,26 @@ from operon.config import PREFIX, TYPES, Configuration, Settings, check_keywords
 from operon.errors import ConfigurationError
 from operon.testing import TestRuntime
 
-# One value for each setting that differs from its default, as the constructor, the environment and a file say it.
-OTHERS: dict[str, tuple[Any, str, str]] = {
-    "database_url": ("postgresql://db/shop", "postgresql://db/shop", '"postgresql://db/shop"'),
-    "data_dir": ("elsewhere", "elsewhere", '"elsewhere"'),
-    "host": ("::1", "::1", '"::1"'),
-    "env": ("production", "production", '"production"'),
-    "version": ("7", "7", '"7"'),
-}
 
-
-def another(name: str) -> tuple[Any, str, str]:
-    """Another value than the default of a setting; 22 is one for every number."""
-    return OTHERS.get(name, (22, "22", "22"))
+def another(name: str) -> Any:
+    """Another value than the default of a setting, which is allowed beside the defaults of all others."""
+    default, kind = getattr(Settings(), name), TYPES[name]
+    if get_origin(kind) is Literal:
+        return next(value for value in get_args(kind) if value != default)
+    match default:
+        case bool():
+            return not default
+        case int():
+            return default + 1
+        case float():
+            return default * 0.75
+        case _:
+            return "another"
 
 
 def settings_of(folder: Path, **arguments: Any) -> Settings:
-    return load(folder=folder, **{"environ": {}, **arguments}).settings
+    arguments.setdefault("environ", {})
+    return load(folder=folder, **arguments).settings
 
 
 def test_without_anything_every_setting_has_its_default(tmp_path: Path) -> None:
@@ -42,8 +45,9 @@ def test_without_anything_every_setting_has_its_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_setting_has_one_name_everywhere(tmp_path: Path, name: str) -> None:
-    value, text, toml = another(name)
-    (tmp_path / "operon.toml").write_text(f"{name} = {toml}")
+    value = another(name)
+    text = str(value).lower()
+    (tmp_path / "operon.toml").write_text(f'{name} = "{text}"' if isinstance(value, str) else f"{name} = {text}")
 
     from_file = settings_of(tmp_path)
     from_environment = settings_of(tmp_path / "nowhere", environ={PREFIX + name.upper(): text})
@@ -57,12 +61,7 @@ def test_a_setting_has_one_name_everywhere(tmp_path: Path, name: str) -> None:
 
 def test_the_constructor_wins_over_the_command_line_the_environment_and_the_file(tmp_path: Path) -> None:
     (tmp_path / "operon.toml").write_text("port = 1\nhost = 'file'\nversion = 'file'\npool_size = 1\nmax_live = 11\n")
-    environ = {
-        "OPERON_PORT": "2",
-        "OPERON_HOST": "environment",
-        "OPERON_VERSION": "environment",
-        "OPERON_POOL_SIZE": "2",
-    }
+    environ = {"OPERON_PORT": "2", "OPERON_HOST": "variable", "OPERON_VERSION": "7", "OPERON_POOL_SIZE": "2"}
 
     configuration = load(
         {"port": 4, "host": None},
@@ -143,14 +142,7 @@ def test_variables_are_filled_in_wherever_the_file_has_text(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [
-        ("$${A}", "${A}"),
-        ("$${A}${A}", "${A}x"),
-        ("$5 and $A", "$5 and $A"),
-        ("$$", "$$"),
-        ("$$${A}", "$${A}"),
-        ("}", "}"),
-    ],
+    [("$${A}", "${A}"), ("$${A}${A}", "${A}x"), ("$5, $A", "$5, $A"), ("$$", "$$"), ("$$${A}", "$${A}"), ("}", "}")],
 )
 def test_a_doubled_dollar_is_a_plain_one(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "operon.toml").write_text(f"[application]\nvalue = '{text}'")
@@ -271,10 +263,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_origin(tmp_path: Path, name: str, text: str, expected: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=f"{name} cannot be '{text}', as OPERON_{name.upper()} says"
-    ) as refused:
-        settings_of(tmp_path, environ={PREFIX + name.upper(): text})
+    variable = PREFIX + name.upper()
+
+    with pytest.raises(ConfigurationError, match=f"{name} cannot be '{text}', as {variable} says") as refused:
+        settings_of(tmp_path, environ={variable: text})
 
     assert refused.value.hint is not None
     assert expected in refused.value.hint
