@@ -130,13 +130,21 @@ def judge_distance(seconds: float) -> Finding:
 
 
 def judge_sessions(health: Health) -> Finding:
+    if health.shared:
+        return wrong(
+            "sessions",
+            "a pooler in transaction mode, such as PgBouncer, gives them to others: settings, prepared statements and "
+            "LISTEN do not last",
+            "point database_url at the server itself, or at a pooler in session mode",
+        )
     if health.refused is None:
         return ok("sessions", "through a pooler" if health.pooled else "directly to the server")
     if health.pooled:
         return wrong(
             "sessions",
             f"the pooler does not take the runtime's session settings: {health.refused}",
-            "point database_url at the server itself, past the pooler",
+            "point database_url at the server itself; or let the pooler pass them on (PgBouncer: "
+            "ignore_startup_parameters only drops them)",
         )
     return wrong("sessions", f"refused with the runtime's session settings: {health.refused}", None)
 
@@ -171,17 +179,17 @@ def judge_rights(health: Health, settings: Settings) -> Finding:
     return ok("rights", f"role {role} has all that the runtime needs")
 
 
-def judge_notifications(heard: bool, pooled: bool, direct: bool) -> Finding:
-    """Whether executors hear one another. direct: past `database_url`, as the setting `direct_url` says."""
+def judge_notifications(heard: bool, pooled: bool) -> Finding:
+    """Whether executors hear one another."""
     if heard:
         return ok("notifications", "heard")
-    if pooled and not direct:
+    if pooled:
         return wrong(
             "notifications",
-            "LISTEN is dead: the pooler in between, such as PgBouncer in transaction mode, gives sessions to others",
-            "set direct_url to the server itself, or pool sessions",
+            "sent and not heard: the pooler in between gives sessions to others",
+            "set direct_url to the server itself, or let the pooler pool sessions, not transactions",
         )
-    return wrong("notifications", "sent and not heard", "is it the same database, and does nothing pool its sessions?")
+    return wrong("notifications", "sent and not heard", "do database_url and direct_url lead to the same database?")
 
 
 def quoted(name: str) -> str:

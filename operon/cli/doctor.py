@@ -22,7 +22,7 @@ from operon.cli.diagnosis import (
 from operon.cli.output import escaped, json_option, print_json
 from operon.config import Configuration, Settings, strangers
 from operon.database import checkup
-from operon.errors import ConfigurationError, DatabaseUnusable
+from operon.errors import ConfigurationError, DatabaseUnavailable, DatabaseUnusable
 from operon.runtime.loop import run
 
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.WRONG: "red"}
@@ -76,9 +76,9 @@ async def database_findings(settings: Settings) -> list[Finding]:
             return [*findings, ok("notifications", "off: every process polls")]
         direct: str | None = getattr(settings, "direct_url", None)
         heard = await checkup.hears(direct or url, url)
-    except DatabaseUnusable as error:
+    except (DatabaseUnusable, DatabaseUnavailable) as error:
         return [wrong("database", error.message, error.hint)]
-    return [*findings, judge_notifications(heard, health.pooled, direct is not None)]
+    return [*findings, judge_notifications(heard, health.pooled and direct is None)]
 
 
 def embedded_finding(settings: Settings) -> Finding:

@@ -1,5 +1,5 @@
 -- name: server
--- What a server has to be for Operon's promises to hold, who we are on it, and what time it is there.
+-- What a server has to be for Operon's promises to hold, and who we are on it.
 select
     current_setting('server_version_num')::int as version_number,
     current_setting('server_version') as version,
@@ -12,8 +12,7 @@ select
     current_user::text as role,
     (select rolsuper from pg_roles where rolname = current_user) as superuser,
     has_database_privilege(current_database(), 'create') as may_create,
-    pg_backend_pid() as pid,
-    clock_timestamp() as clock
+    pg_backend_pid() as pid
 
 -- name: missing_rights
 -- What this role may not do in the schema and would have to, in the words of `grant`.
@@ -31,6 +30,12 @@ select format('select on %I.%I', n.nspname, c.relname)
 from pg_namespace n
 join pg_class c on c.relnamespace = n.oid and c.relname = 'migrations'
 where n.nspname = 'operon' and not has_table_privilege(c.oid, 'select')
+
+-- name: clock
+select clock_timestamp()
+
+-- name: process
+select pg_backend_pid()
 
 -- name: ring
 select pg_notify($1, $2)

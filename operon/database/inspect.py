@@ -1,7 +1,7 @@
 """Looking at workflows from outside: for the command line, and whoever else asks without taking part.
 
-The rule: looking changes nothing and holds nobody up. The session is read-only, every question has a time limit and a
-row limit, and nothing is counted.
+The rule: looking changes nothing and holds nobody up. The transaction is read-only, every question has a time limit and
+a row limit, and nothing is counted. It works through any pooler, as an operator may have no other way in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from operon.database.connection import SESSION, Connection, close, connect_at_start, describe
+from operon.database.connection import Connection, close, connect_at_start, describe
 from operon.database.sql import statements
 from operon.errors import DatabaseUnavailable, DatabaseUnusable, NonExistentWorkflowError
 from operon.status import Status
@@ -24,13 +24,10 @@ SQL = statements("inspect.sql")
 
 ANSWER_SECONDS = 30
 
-READER = {
-    **SESSION,
-    "application_name": "operon look",
-    "default_transaction_read_only": "on",
-    "statement_timeout": f"{ANSWER_SECONDS}s",
-    "plan_cache_mode": "force_custom_plan",  # each filter that is not given has to vanish from the plan
-}
+# For the transaction only, as a pooler in between may give the session to others after it.
+READ_ONLY = (
+    f"set transaction isolation level repeatable read, read only; set local statement_timeout = '{ANSWER_SECONDS}s'"
+)
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -86,10 +83,12 @@ class Step(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def looking(url: str) -> AsyncGenerator[Connection]:
-    """A session for questions. Raises DatabaseUnusable and DatabaseUnavailable, with what to do."""
-    connection = await connect_at_start(url, READER)
+    """A connection for questions about one moment. Raises DatabaseUnusable and DatabaseUnavailable, with what to do."""
+    connection = await connect_at_start(url, {"application_name": "operon look"}, prepared=0)
     try:
-        yield connection
+        async with connection.transaction():
+            await connection.execute(READ_ONLY)
+            yield connection
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise DatabaseUnusable(
             f"the schema is not there, or older than this Operon: {error}",

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -35,11 +34,11 @@ SOUND = Health(
         superuser=False,
         may_create=True,
         pid=1,
-        clock=datetime(2024, 2, 29, tzinfo=UTC),
     ),
     round_trip_seconds=0.001,
     clock_ahead_seconds=0.0,
     pooled=False,
+    shared=False,
     refused=None,
     schema=[1, 2],
     known=[1, 2],
@@ -123,14 +122,16 @@ def test_an_old_python_is_wrong() -> None:
     assert judge_python(sys.version_info[:3], "CPython").verdict is Verdict.OK
 
 
-def test_a_pooler_in_transaction_mode_is_recognized() -> None:
-    pooled = judge_notifications(heard=False, pooled=True, direct=False)
+def test_a_pooler_in_transaction_mode_is_told_with_what_to_do() -> None:
+    found = judged(msgspec.structs.replace(SOUND, pooled=True, shared=True))
+    unheard = judge_notifications(heard=False, pooled=True)
 
-    assert pooled.verdict is Verdict.WRONG
-    assert "PgBouncer in transaction mode" in pooled.says
-    assert "direct_url" in str(pooled.hint)
-    assert "PgBouncer" not in judge_notifications(heard=False, pooled=True, direct=True).says
-    assert judge_notifications(heard=True, pooled=True, direct=False).verdict is Verdict.OK
+    assert "PgBouncer" in found["sessions"].says
+    assert "session mode" in str(found["sessions"].hint)
+    assert (found["sessions"].verdict, unheard.verdict) == (Verdict.WRONG, Verdict.WRONG)
+    assert "direct_url" in str(unheard.hint)
+    assert judge_notifications(heard=True, pooled=True).verdict is Verdict.OK
+    assert judge_notifications(heard=False, pooled=False).verdict is Verdict.WRONG
 
 
 def findings(result: Result) -> dict[str, tuple[str, str]]:

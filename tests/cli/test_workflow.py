@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 import operon
 from operon.database import testbed
-from operon.database.inspect import SQL
+from operon.database.inspect import SQL, looking
 from operon.testing import TestRuntime
 from tests.cli.calls import Result, call
 
@@ -223,6 +224,9 @@ async def test_a_look_changes_nothing(runtime: TestRuntime) -> None:
         await ask(runtime, *words)
 
     assert await runtime.fetch("select * from operon.workflows") == before
+    async with looking(runtime.database_url) as connection:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await connection.execute("update operon.workflows set name = 'other'")
 
 
 async def test_a_page_of_many_workflows_is_one_pass_without_a_sort_of_them_all(database: str) -> None:
