@@ -16,11 +16,13 @@ from operon.errors import (
     DatabaseUnavailable,
     DatabaseUnusable,
     DecodingError,
+    DuplicateEventError,
     EncodingError,
     ExecutorFull,
     ExecutorStopped,
     InputError,
     InvocationError,
+    MailboxFull,
     MaxRetriesExceeded,
     NondeterminismError,
     NonExistentWorkflowError,
@@ -29,6 +31,7 @@ from operon.errors import (
     OperonInternalError,
     OutputError,
     PortInUse,
+    RecvTimeout,
     RemoteError,
     RequestError,
     ResultTimeout,
@@ -38,6 +41,8 @@ from operon.errors import (
     WorkflowCancelledError,
     WorkflowConflictError,
     WorkflowDeadError,
+    WorkflowFinishedError,
+    WorkflowTimeout,
 )
 from operon.handles import WorkflowHandle
 from operon.http.markers import Body, Header, Path, Query
@@ -46,6 +51,7 @@ from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
 from operon.rows import Row
 from operon.status import Status, WorkflowStatus
+from operon.topics import EventKey, Received, Topic
 
 __version__ = "0.1.0"
 
@@ -58,7 +64,9 @@ __all__ = [
     "DatabaseUnavailable",
     "DatabaseUnusable",
     "DecodingError",
+    "DuplicateEventError",
     "EncodingError",
+    "EventKey",
     "ExecutorFull",
     "ExecutorStopped",
     "HandlerContext",
@@ -66,6 +74,7 @@ __all__ = [
     "InitializerContext",
     "InputError",
     "InvocationError",
+    "MailboxFull",
     "Masked",
     "MaxRetriesExceeded",
     "NonExistentWorkflowError",
@@ -78,6 +87,8 @@ __all__ = [
     "Path",
     "PortInUse",
     "Query",
+    "Received",
+    "RecvTimeout",
     "RemoteError",
     "RequestError",
     "ResultTimeout",
@@ -86,14 +97,17 @@ __all__ = [
     "SchemaTooNew",
     "Status",
     "StepTimeout",
+    "Topic",
     "TransactionContext",
     "UnknownOperationError",
     "WorkflowCancelledError",
     "WorkflowConflictError",
     "WorkflowContext",
     "WorkflowDeadError",
+    "WorkflowFinishedError",
     "WorkflowHandle",
     "WorkflowStatus",
+    "WorkflowTimeout",
     "communicator",
     "delete",
     "get",

@@ -38,6 +38,7 @@ NOT_SETTINGS = {"OPERON_TEST_DATABASE_URL"}  # what `operon.testing` makes its d
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, as "inf" is a float too
+Patience = Annotated[float, Meta(ge=0, le=1e9)]
 NO_KEYS: Mapping[str, Any] = {}
 
 
@@ -45,14 +46,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The runtime's own settings, with units in their names."""
 
     database_url: str | None = None  # None: the embedded Postgres
+    direct_url: str | None = None  # for the listening connection, past a pooler in transaction mode
+    notify: Literal["on", "off"] = "on"  # off: polls instead of LISTEN
     data_dir: str = ".operon/postgres"  # where the embedded Postgres keeps its data
     pool_size: Count = 16  # connections for user transactions; three more serve the runtime itself
     lease_seconds: Seconds = 10.0  # how long an executor that cannot be heard keeps its workflows
     heartbeat_seconds: Seconds = 2.0
     poll_seconds: Seconds = 1.0  # the process-wide safety poll
     max_live: Count = 20_000  # live workflow actors in this process
+    park_after_seconds: Patience = 5.0  # how long a workflow that only waits stays in memory
+    mailbox_limit: Count = 10_000  # messages that wait for one workflow
     crash_budget: Annotated[int, Meta(ge=0)] = 5  # crashes of one workflow without progress before it is DEAD
-    shutdown_seconds: Annotated[float, Meta(ge=0, le=1e9)] = 25.0  # how long a drain waits for running steps
+    shutdown_seconds: Patience = 25.0  # how long a drain waits for running steps
     body_limit_bytes: Count = 1024 * 1024
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000

@@ -11,13 +11,14 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 from uuid import UUID
 
 from opentelemetry import trace
 
 from operon.errors import InvocationError
 from operon.rows import Row
+from operon.topics import EventKey, Key, Received, Topic
 
 if TYPE_CHECKING:
     from operon.handles import WorkflowHandle
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 N = TypeVar("N")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 logger = logging.getLogger("operon.application")
 
@@ -49,6 +51,7 @@ class StartOptions:
     """Options for the next workflow that a context starts, set by `ctx.using(...)`."""
 
     workflow_uuid: UUID | None = None
+    timeout: float | None = None
 
 
 NO_OPTIONS = StartOptions()
@@ -63,6 +66,20 @@ class Invoker(Protocol):
 
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]: ...
 
+    def send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def get_event(
+        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+    ) -> Coroutine[Any, Any, Any]: ...
+
 
 class WorkflowInvoker(Invoker, Protocol):
     """What a live workflow can ask for besides its operations."""
@@ -71,6 +88,15 @@ class WorkflowInvoker(Invoker, Protocol):
     def uuid4(self) -> UUID: ...
     def random(self) -> float: ...
     def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]: ...
+    def recv(
+        self, topic: Topic[Any] | str | None, timeout: float | None, required: bool
+    ) -> Coroutine[Any, Any, Any]: ...
+    def recv_any(
+        self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
+    ) -> Coroutine[Any, Any, Any]: ...
+    def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]: ...
+    def sleep(self, duration: float) -> Coroutine[Any, Any, None]: ...
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
 
 
 def as_uuid(text: UUID | str) -> UUID:
@@ -170,12 +196,14 @@ class InvokingContext(Context):
         bound: Any = BoundNamespace(self, namespace)
         return bound  # type: ignore[no-any-return]
 
-    def using(self, *, workflow_uuid: UUID | str | None = None) -> Self:
+    def using(self, *, workflow_uuid: UUID | str | None = None, timeout: float | None = None) -> Self:
         """A copy of this context with options for the next workflow it starts.
 
         workflow_uuid: the identity of the workflow, which makes the start idempotent.
+        timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
         """
-        return self._with_options(StartOptions(None if workflow_uuid is None else as_uuid(workflow_uuid)))
+        identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
+        return self._with_options(StartOptions(identity, timeout))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
@@ -188,6 +216,65 @@ class InvokingContext(Context):
     def retrieve_workflow(self, workflow_uuid: UUID | str) -> WorkflowHandle[Any]:
         """A handle of any workflow, known or not; in a workflow what it answers is recorded."""
         return self._invoker.retrieve(self, as_uuid(workflow_uuid))
+
+    @overload
+    def send(
+        self,
+        destination: UUID | str,
+        message: T,
+        topic: Topic[T],
+        *,
+        idempotency_key: Key | None = None,
+        ignore_finished: bool = False,
+    ) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def send(
+        self,
+        destination: UUID | str,
+        message: Any,
+        topic: str | None = None,
+        *,
+        idempotency_key: Key | None = None,
+        ignore_finished: bool = False,
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def send(
+        self,
+        destination: UUID | str,
+        message: Any,
+        topic: Topic[Any] | str | None = None,
+        *,
+        idempotency_key: Key | None = None,
+        ignore_finished: bool = False,
+    ) -> Coroutine[Any, Any, None]:
+        """Sends a message to a workflow; durable when it returns. It is received exactly once, in order.
+
+        From a workflow it is sent exactly once. From elsewhere an idempotency key makes it so: a string or a tuple,
+        remembered as long as the destination is. ignore_finished: a destination that has finished is no error.
+        Raises NonExistentWorkflowError, WorkflowFinishedError, MailboxFull, InputError.
+        """
+        return self._invoker.send(self, as_uuid(destination), message, topic, idempotency_key, ignore_finished)
+
+    @overload
+    def get_event(
+        self, workflow_uuid: UUID | str, key: EventKey[T], timeout: float | None = None
+    ) -> Coroutine[Any, Any, T | None]: ...
+
+    @overload
+    def get_event(
+        self, workflow_uuid: UUID | str, key: str, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def get_event(
+        self, workflow_uuid: UUID | str, key: EventKey[Any] | str, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Waits until a workflow has set an event, and gives its value; in a workflow the answer is recorded.
+
+        timeout: seconds to wait, then None; 0 looks once; as long as it takes by default. None also when the workflow
+        has finished without it. Raises NonExistentWorkflowError.
+        """
+        return self._invoker.get_event(as_uuid(workflow_uuid), key, timeout)
 
 
 class WorkflowContext(InvokingContext):
@@ -218,6 +305,68 @@ class WorkflowContext(InvokingContext):
     def random(self) -> float:
         """A random number in [0, 1), recorded: a replay gives the same again. Costs no wait."""
         return self._workflow.random()
+
+    @overload
+    def recv(
+        self, topic: Topic[T], timeout: float | None = None, *, required: Literal[True]
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def recv(
+        self, topic: Topic[T], timeout: float | None = None, *, required: bool = False
+    ) -> Coroutine[Any, Any, T | None]: ...
+
+    @overload
+    def recv(
+        self, topic: str | None = None, timeout: float | None = None, *, required: bool = False
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def recv(
+        self, topic: Topic[Any] | str | None = None, timeout: float | None = None, *, required: bool = False
+    ) -> Coroutine[Any, Any, Any]:
+        """Waits for the next message under a topic, or for the next one without any; each is received once, in order.
+
+        timeout: seconds to wait, then None; 0 looks once; as long as it takes by default. It goes on over restarts.
+        required: raises RecvTimeout instead of None.
+        """
+        return self._workflow.recv(topic, timeout, required)
+
+    @overload
+    def recv_any(
+        self, *topics: Topic[Any] | str, timeout: float | None = None, required: Literal[True]
+    ) -> Coroutine[Any, Any, Received[Any]]: ...
+
+    @overload
+    def recv_any(
+        self, *topics: Topic[Any] | str, timeout: float | None = None, required: bool = False
+    ) -> Coroutine[Any, Any, Received[Any] | None]: ...
+
+    def recv_any(
+        self, *topics: Topic[Any] | str, timeout: float | None = None, required: bool = False
+    ) -> Coroutine[Any, Any, Received[Any] | None]:
+        """Waits for the next message under any of several topics; `.topic` says which, `.message` is what came."""
+        return self._workflow.recv_any(topics, timeout, required)
+
+    @overload
+    def set_event(self, key: EventKey[T], value: T, *, replace: bool = False) -> Coroutine[Any, Any, None]: ...
+
+    @overload
+    def set_event(self, key: str, value: Any, *, replace: bool = False) -> Coroutine[Any, Any, None]: ...
+
+    def set_event(self, key: EventKey[Any] | str, value: Any, *, replace: bool = False) -> Coroutine[Any, Any, None]:
+        """Publishes a value under a key, for `get_event` of anybody, during and after this workflow. Costs no wait.
+
+        An event does not change: setting it again is DuplicateEventError, unless it says `replace=True`.
+        """
+        return self._workflow.set_event(key, value, replace)
+
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        """Waits; a restart waits for the rest of the time. A workflow that sleeps for long leaves memory."""
+        return self._workflow.sleep(seconds)
+
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
+        """Waits until a time, which has a zone, has come by the database's clock."""
+        return self._workflow.sleep_until(when)
 
     async def execute(self, statement: str, *args: Any) -> str:
         """Runs one SQL statement as a transaction of its own, exactly once; gives its status, `UPDATE 1`.

@@ -16,6 +16,11 @@
     |- UnknownOperationError         no operation of that name in this application
     |- InvocationError               a call in the wrong place: a step in a transaction, a foreign context
     |- WorkflowCancelledError
+    |  `- WorkflowTimeout             its `timeout` had passed
+    |- WorkflowFinishedError         a message to a workflow that receives nothing any more
+    |- MailboxFull
+    |- RecvTimeout                   `recv(required=True)`: no message in time
+    |- DuplicateEventError           an event is set once
     |- WorkflowDeadError             restart budget used up; can be resumed
     |- MaxRetriesExceeded            every attempt of a communicator failed
     |- StepTimeout                   one attempt took longer than `timeout_seconds`
@@ -30,6 +35,7 @@
 
     StopActor(BaseException)         not errors: how the runtime takes a live coroutine down
     |- Evicted                       its state is in the database; a fresh coroutine will replay
+    |- Cancelled                     it ends here, as cancelled
     `- Fenced                        another executor owns the workflow now
 
 `status` is the HTTP status an error answers with, `code` its stable name in a problem document.
@@ -158,6 +164,42 @@ class WorkflowCancelledError(OperonError):
     code = "workflow_cancelled"
 
 
+class WorkflowTimeout(WorkflowCancelledError, TimeoutError):
+    """The workflow was cancelled because its `timeout` had passed."""
+
+    status = 504
+    code = "workflow_timeout"
+
+
+class WorkflowFinishedError(OperonError):
+    """A message to a workflow that has finished. It is kept as a dead letter."""
+
+    status = 409
+    code = "workflow_finished"
+
+
+class MailboxFull(OperonError):
+    """The workflow has as many messages waiting as it may. Nothing was sent; try again when it has received some."""
+
+    status = 429
+    code = "mailbox_full"
+    retry_after_seconds: ClassVar[int] = 1
+
+
+class RecvTimeout(OperonError, TimeoutError):
+    """No message came in time, and `recv` was told that it is required."""
+
+    status = 504
+    code = "recv_timeout"
+
+
+class DuplicateEventError(OperonError):
+    """The workflow has set this event before. Events do not change unless it says `replace=True`."""
+
+    status = 409
+    code = "duplicate_event"
+
+
 class WorkflowDeadError(OperonError):
     """The workflow used up its restart budget. It can be resumed."""
 
@@ -239,6 +281,14 @@ class StopActor(BaseException):
 
 class Evicted(StopActor):
     """The coroutine is dropped. Its state is in the database, and a fresh one will replay it."""
+
+
+class Cancelled(StopActor):
+    """The workflow is cancelled: it stops at its next step, or where it waits. `error` becomes its outcome."""
+
+    def __init__(self, error: WorkflowCancelledError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Fenced(StopActor):

@@ -72,13 +72,12 @@ async def database_findings(settings: Settings) -> list[Finding]:
         url = await address(settings)
         health = await checkup.examine(url)
         findings = [ok("database", f"{shown_database(settings)} answers"), *judge(health, settings)]
-        if getattr(settings, "notify", "on") == "off":
+        if settings.notify == "off":
             return [*findings, ok("notifications", "off: every process polls")]
-        direct: str | None = getattr(settings, "direct_url", None)
-        heard = await checkup.hears(direct or url, url)
+        heard = await checkup.hears(settings.direct_url or url, url)
     except (DatabaseUnusable, DatabaseUnavailable) as error:
         return [wrong("database", error.message, error.hint)]
-    return [*findings, judge_notifications(heard, health.pooled and direct is None)]
+    return [*findings, judge_notifications(heard, health.pooled and settings.direct_url is None)]
 
 
 def embedded_finding(settings: Settings) -> Finding:

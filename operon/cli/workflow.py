@@ -76,10 +76,12 @@ def list_(
     if as_json:
         print_json(found)
         return
-    headers = ("workflow", "status", "started", "user", "executor", "name")
-    print_table(
-        headers, [(one.workflow_uuid, one.status, one.created_at, one.user, one.executor, one.name) for one in found]
-    )
+    headers = ("workflow", "status", "started", "user", "executor", "name", "waiting for")
+    rows = [
+        (one.workflow_uuid, one.status, one.created_at, one.user, one.executor, one.name, one.waiting_for)
+        for one in found
+    ]
+    print_table(headers, rows)
     if len(found) == limit:
         click.echo(f"There may be more: --before {found[-1].workflow_uuid}", err=True)
 

@@ -14,6 +14,8 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
+from operon.database.mail import Mail
+
 Sparse = dict[int, Any]
 
 # What a flush may carry. With more, client and server take turns: all wait for one batch, then all Python
@@ -47,7 +49,9 @@ class Batch:
         "f_uuid",
         "failed",
         "keyed",
+        "mail",
         "s_caller",
+        "s_deadline",
         "s_error",
         "s_inputs",
         "s_name",
@@ -61,6 +65,7 @@ class Batch:
         "taken",
         "waiters",
         "weight",
+        "woken",
     )
 
     def __init__(self) -> None:
@@ -74,6 +79,7 @@ class Batch:
         self.s_request: Sparse = {}
         self.s_parent: Sparse = {}
         self.s_parent_step: Sparse = {}
+        self.s_deadline: Sparse = {}
         self.c_uuid: list[UUID] = []
         self.c_step: list[int] = []
         self.c_kind: list[int] = []
@@ -88,12 +94,14 @@ class Batch:
         self.f_status: Sparse = {}
         self.f_error: Sparse = {}
         self.statements: list[Any] = []  # one-statement transactions, to run before the flush
+        self.mail: Mail | None = None  # messages, events and parked workflows, if there are any
         self.bells: set[str] = set()
         self.keyed: set[UUID] = set()  # starts whose UUID somebody chose, so that it may be taken
         self.weight = 0
         self.added = 0  # checkpoints that its statements added, when they have run
         self.done = False
         self.taken: Collection[UUID] = ()
+        self.woken: Collection[UUID] = ()  # parked workflows of this executor whose wait it ended
         self.failed: dict[UUID, BaseException] | None = None
         self.error: BaseException | None = None
         self.waiters: list[asyncio.Future[None]] = []
@@ -101,7 +109,8 @@ class Batch:
     @property
     def records(self) -> int:
         """How many rows it writes."""
-        return len(self.s_uuid) + len(self.c_uuid) + len(self.f_uuid) + len(self.statements) - self.added
+        rows = len(self.s_uuid) + len(self.c_uuid) + len(self.f_uuid) + len(self.statements) - self.added
+        return rows if self.mail is None else rows + self.mail.records
 
     def checkpoint(
         self,
@@ -141,7 +150,14 @@ class Batch:
 
     def workflows(self) -> list[UUID]:
         """Everyone who has a record in it, once each."""
-        return list(dict.fromkeys([*self.s_uuid, *self.c_uuid, *self.f_uuid]))
+        mail = () if self.mail is None else self.mail.workflows()
+        return list(dict.fromkeys([*self.s_uuid, *self.c_uuid, *self.f_uuid, *mail]))
+
+    def letters(self) -> Mail:
+        """Its messages, events and parked workflows, to append to."""
+        if self.mail is None:
+            self.mail = Mail()
+        return self.mail
 
     def columns(self) -> list[list[Any] | None]:
         """The arguments of `operon.flush` after the first three; None for what is empty."""
@@ -157,6 +173,7 @@ class Batch:
             dense(self.s_request, s),
             dense(self.s_parent, s),
             dense(self.s_parent_step, s),
+            dense(self.s_deadline, s),
             self.c_uuid or None,
             self.c_step or None,
             self.c_kind or None,
@@ -184,6 +201,8 @@ class Batch:
                 sparse = isinstance(values, dict)
                 rows: list[Any] = [(new, values[row]) for new, row in enumerate(kept) if not sparse or row in values]
                 setattr(part, column, dict(rows) if sparse else [value for _, value in rows])
+        if self.mail is not None:
+            part.mail = self.mail.only(workflows)
         part.keyed = self.keyed & set(workflows)
         part.bells = self.bells
         return part

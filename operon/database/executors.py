@@ -26,12 +26,10 @@ class Other(msgspec.Struct, frozen=True):
     gone: bool  # its session lock is free
 
 
-async def register(connection: Connection, version: str, lease_seconds: float) -> int:
-    """A new incarnation, alive for one lease."""
-    incarnation: int = await connection.fetchval(
-        SQL["register"], socket.gethostname(), os.getpid(), version, lease_seconds
-    )
-    return incarnation
+async def register(connection: Connection, version: str, lease_seconds: float) -> tuple[int, float]:
+    """A new incarnation, alive for one lease; and the database's time."""
+    row = await connection.fetchrow(SQL["register"], socket.gethostname(), os.getpid(), version, lease_seconds)
+    return row[0], row[1]
 
 
 async def renew(connection: Connection, incarnation: int, lease_seconds: float, session_lock: bool) -> bool:
@@ -39,15 +37,21 @@ async def renew(connection: Connection, incarnation: int, lease_seconds: float, 
     return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock) is not None
 
 
-async def hold_session_lock(connection: Connection, incarnation: int) -> None:
-    """Takes the lock that ends with this session: to peers, its end is the end of the process."""
-    await connection.execute(f"select pg_advisory_lock({SESSION_LOCK}, {int(incarnation)})")
+async def hold_session_lock(connection: Connection, incarnation: int) -> bool:
+    """Takes the lock that ends with this session: to peers, its end is the end of the process.
+
+    False while the server still sees an earlier session of this executor that holds it.
+    """
+    return await connection.fetchval(SQL["hold_session_lock"], SESSION_LOCK, incarnation) is True
 
 
-async def last_batch(connection: Connection, incarnation: int) -> tuple[int, bool]:
-    """The last batch that landed, and whether this executor is dead; waits for one that is under way."""
+async def last_batch(connection: Connection, incarnation: int) -> tuple[int, bool, str | None]:
+    """The last batch that landed, whether this executor is dead, and what the batch's messages were answered.
+
+    Waits for a batch that is under way.
+    """
     row = await connection.fetchrow(SQL["last_batch"], incarnation)
-    return (row["batch"], row["state"] == 2) if row is not None else (0, True)
+    return (row["batch"], row["state"] == 2, row["answers"]) if row is not None else (0, True, None)
 
 
 async def others(connection: Connection, incarnation: int) -> list[Other]:

@@ -2,7 +2,7 @@
 -- Always a new incarnation: a name that is used again could be taken for its predecessor.
 insert into operon.executors (host, pid, version, lease_until)
 values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
-returning incarnation
+returning incarnation, extract(epoch from operon.clock())::float8
 
 -- name: renew
 -- A lease that merely ran out may be renewed, until somebody declared its executor dead: no row, and dead is final.
@@ -12,9 +12,13 @@ set lease_until = clock_timestamp() + make_interval(secs => $2),
 where incarnation = $1 and state <> 2
 returning 1
 
+-- name: hold_session_lock
+-- Does not wait: a session that does is given no notifications meanwhile.
+select pg_try_advisory_lock($1::integer, $2::integer)
+
 -- name: last_batch
 -- Waits for a flush that may still be under way on a lost connection, then says whether it landed.
-select batch, state from operon.executors where incarnation = $1 for update
+select batch, state, answers from operon.executors where incarnation = $1 for update
 
 -- name: others
 -- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.
@@ -39,16 +43,17 @@ returning 1
 update operon.executors set state = 2, died_at = clock_timestamp() where incarnation = $1
 
 -- name: leave
--- The end of an orderly shutdown: what is unfinished is ready for anybody at once.
+-- The end of an orderly shutdown: what was running is ready for anybody at once. What is parked stays as it is, however
+-- much that is: whoever wakes it sees that its owner is gone.
 with released as (
-    update operon.workflows set owner = null where owner = $1 and status = 0 returning 1
+    update operon.workflows set owner = null where owner = $1 and status = 0 and wait_kind is null returning 1
 ), left_behind as (
     update operon.executors set state = 2, died_at = clock_timestamp() where incarnation = $1 and state <> 2
 )
 select count(*) from released
 
 -- name: forget
--- Executors that are dead for a day and own nothing that is pending.
+-- Executors that are dead for a day and own nothing that was running. Parked workflows of theirs do not need them.
 delete from operon.executors e
 where e.state = 2 and e.died_at < clock_timestamp() - interval '1 day'
-    and not exists (select from operon.workflows w where w.owner = e.incarnation and w.status = 0)
+    and not exists (select from operon.workflows w where w.owner = e.incarnation and w.status = 0 and w.wait_kind is null)

@@ -62,6 +62,8 @@ class Details(Listed, frozen=True, kw_only=True):
     request: str | None
     parent: UUID | None
     parent_step: int | None
+    wake_at: datetime | None  # when what it waits for is given up
+    deadline: datetime | None  # cancelled when it is not finished by then
     crashes: int  # without progress since
     inputs: str
     output: str | None
@@ -137,6 +139,8 @@ async def details(connection: Connection, workflow_uuid: UUID) -> Details:
         request=text(row["request"]),
         parent=row["parent"],
         parent_step=row["parent_step"],
+        wake_at=row["wake_at"],
+        deadline=row["deadline"],
         crashes=row["crash_count"],
         inputs=text(row["inputs"]) or "",
         output=text(row["output"]),
@@ -154,7 +158,8 @@ async def steps(connection: Connection, workflow_uuid: UUID, limit: int, after: 
 
 def listed(row: asyncpg.Record) -> dict[str, Any]:
     """The columns that every look at a workflow has."""
-    executor = f"{row['host']}:{row['pid']}" if row["host"] is not None else row["owner"] and f"#{row['owner']}"
+    place = "" if row["host"] is None else f"{row['host']}:{row['pid']}"  # forgotten when it is long dead
+    executor = None if row["owner"] is None else f"{place}#{row['owner']}"
     return {
         "workflow_uuid": UUID(bytes=row["workflow_uuid"].bytes),  # not the driver's own subclass
         "name": row["name"],

@@ -21,8 +21,8 @@ select created_at from operon.workflows where workflow_uuid = $1
 -- name: details
 select w.workflow_uuid, w.name, w.status, w.authenticated_user, w.created_at, w.updated_at, w.epoch, w.version,
     e.host, e.pid, w.owner, w.wait_what,
-    w.assumed_role, w.authenticated_roles, w.request, w.parent, w.parent_step, w.crash_count,
-    w.inputs, w.output, coalesce(w.error, w.last_error) as error
+    w.assumed_role, w.authenticated_roles, w.request, w.parent, w.parent_step, w.wake_at, w.deadline,
+    w.crash_count, w.inputs, w.output, coalesce(w.error, w.last_error) as error
 from operon.workflows w
 left join operon.executors e on e.incarnation = w.owner
 where w.workflow_uuid = $1

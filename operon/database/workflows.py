@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,17 @@ class Claimed(msgspec.Struct, frozen=True):
     request: bytes | None
     traceparent: str | None
     parent: UUID | None
+    deadline: float | None
+    parked: bool
+    wait_topics: list[str] | None
+
+
+class Candidate(NamedTuple):
+    """A workflow that may be claimed or, where it is this executor's own, brought back; now or at `wake_at`."""
+
+    workflow_uuid: UUID
+    mine: bool
+    wake_at: float | None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -63,14 +74,23 @@ class StatusRow(msgspec.Struct, frozen=True):
     owner: int | None
 
 
-async def claimable(connection: Connection, names: list[str], limit: int) -> list[UUID]:
-    """Pending workflows of these names that have no living owner."""
-    return [row[0] for row in await connection.fetch(SQL["claimable"], names, limit)]
+async def candidates(
+    connection: Connection, incarnation: int, names: list[str], limit: int, ahead_seconds: float
+) -> tuple[list[Candidate], float]:
+    """Work for this executor, and the database's time."""
+    rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds)
+    *found, (_, _, now) = rows
+    return [Candidate(*row) for row in found], now
 
 
 async def claim(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> list[Claimed]:
     """Takes those of them that are still there to take."""
     return [Claimed(*row) for row in await connection.fetch(SQL["claim"], incarnation, list(workflows))]
+
+
+async def load(connection: Connection, incarnation: int, workflows: Iterable[UUID], names: list[str]) -> list[Claimed]:
+    """Those of these workflows that are ours and parked."""
+    return [Claimed(*row) for row in await connection.fetch(SQL["load"], list(workflows), incarnation, names)]
 
 
 async def reload(connection: Connection, incarnation: int, workflow_uuid: UUID) -> Claimed | None:
@@ -97,9 +117,9 @@ async def status(connection: Connection, workflow_uuid: UUID) -> StatusRow | Non
     return None if row is None else StatusRow(*row)
 
 
-async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes) -> Any:
-    """Stops a workflow for good; it stays visible and can be resumed."""
-    return await connection.execute(SQL["die"], workflow_uuid, incarnation, error)
+async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes) -> list[UUID]:
+    """Stops a workflow for good; it stays visible and can be resumed. Gives parked ones of ours that waited for it."""
+    return await connection.fetchval(SQL["die"], workflow_uuid, incarnation, error) or []
 
 
 async def ring(connection: Connection, channel: str, bell: str) -> None:

@@ -1,30 +1,59 @@
--- name: claimable
--- Pending workflows that nobody owns, or whose owner is dead, of names that this application knows.
--- A name that it does not know stays where it is and costs nothing: an executor with the code will come.
-select w.workflow_uuid
-from operon.workflows w
-where w.status = 0 and w.owner is null and w.name = any ($1)
+-- name: candidates
+-- Work for this executor, of names that its application knows: others stay where they are and cost nothing, until an
+-- executor with the code comes. First what nobody alive runs; then parked workflows, of its own and of the dead, that
+-- have got what they waited for, or soon will have (`wake_at`). The last row, without a workflow, is the time.
+(
+    select w.workflow_uuid, false as mine, null::float8 as wake_at
+    from operon.workflows w
+    where w.status = 0 and w.wait_kind is null and w.owner is null and w.name = any ($2)
+    union all
+    select w.workflow_uuid, false, null
+    from operon.executors e
+    join operon.workflows w on w.owner = e.incarnation
+    where e.state = 2 and w.status = 0 and w.wait_kind is null and w.name = any ($2)
+    union all
+    select w.workflow_uuid, w.owner = $1, null
+    from operon.notifications n
+    join operon.workflows w on w.workflow_uuid = n.destination
+    where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
+        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+    union all
+    select w.workflow_uuid, w.owner = $1, null
+    from operon.waits x
+    join operon.workflows w on w.workflow_uuid = x.waiter
+    where x.due and w.status = 0 and w.name = any ($2)
+        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+    union all
+    select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8
+    from operon.workflows w
+    where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
+        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+    limit $3
+)
 union all
-select w.workflow_uuid
-from operon.executors e
-join operon.workflows w on w.owner = e.incarnation
-where e.state = 2 and w.status = 0 and w.name = any ($1)
-limit $2
+select null, null, extract(epoch from operon.clock())::float8
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.
 update operon.workflows w
 set owner = $1, epoch = epoch + 1, updated_at = clock_timestamp()
 where w.workflow_uuid = any ($2) and w.status = 0
-    and (w.owner is null or exists (select from operon.executors e where e.incarnation = w.owner and e.state = 2))
+    and (w.owner is null or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
     and exists (select from operon.executors e where e.incarnation = $1 and e.state = 0)
 returning w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics
+
+-- name: load
+-- Parked workflows of ours that are to be brought back.
+select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, true, w.wait_topics
+from operon.workflows w
+where w.workflow_uuid = any ($1) and w.owner = $2 and w.status = 0 and w.wait_kind is not null and w.name = any ($3)
 
 -- name: reload
 -- A workflow of ours whose actor crashed; no row if it is not ours any more.
 select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics
 from operon.workflows w
 where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 
@@ -42,15 +71,19 @@ where workflow_uuid = $1
 
 -- name: status
 select w.workflow_uuid, w.status, w.name, w.authenticated_user, w.assumed_role, w.authenticated_roles, w.request,
-    w.created_at, w.updated_at, w.epoch, w.error, w.wait_what, e.host, e.pid, w.owner
+    w.created_at, w.updated_at, w.epoch, w.error, case when w.status = 0 then w.wait_what end, e.host, e.pid, w.owner
 from operon.workflows w
 left join operon.executors e on e.incarnation = w.owner
 where w.workflow_uuid = $1
 
 -- name: die
--- Restart budget used up, or stopped for good: visible, and can be resumed.
-update operon.workflows set status = 4, error = $3, last_error = $3, updated_at = clock_timestamp()
-where workflow_uuid = $1 and owner = $2 and status = 0
+-- Restart budget used up, or stopped for good: visible, and can be resumed. Gives those of ours that waited for it.
+with died as (
+    update operon.workflows set status = 4, error = $3, last_error = $3, updated_at = clock_timestamp()
+    where workflow_uuid = $1 and owner = $2 and status = 0
+    returning workflow_uuid
+)
+select operon.wake($2, array[workflow_uuid], null) from died
 
 -- name: ring
 select pg_notify($1, $2)

@@ -7,9 +7,7 @@ lock the executor's row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -18,7 +16,8 @@ from operon.database.batch import Batch
 from operon.database.connection import WRITER, Connection, close, connect, sqlstate
 from operon.errors import Fenced
 
-FLUSH = "select operon.flush(" + ", ".join(f"${n}" for n in range(1, 28)) + ")"
+FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 29))})"  # noqa: S608 - placeholders
+FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 55))})"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
 
@@ -26,11 +25,13 @@ FENCED = ("OP001", "OP002")
 class Writer:
     """Owns the writing connection of an executor; used by its committer alone."""
 
-    def __init__(self, url: str, version: str) -> None:
+    def __init__(self, url: str, version: str, mailbox_limit: int) -> None:
         self._url = url
         self._version = version
+        self._mailbox_limit = mailbox_limit
         self._connection: Connection | None = None
         self._flush: Any = None
+        self._flush_mail: Any = None
         self.shapes: dict[Any, Any] = {}  # what the server said of one-statement steps, by statement
 
     async def open(self) -> Connection:
@@ -38,20 +39,27 @@ class Writer:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._url, WRITER)
             self._flush = await self._connection.prepare(FLUSH)
+            self._flush_mail = None
         return self._connection
 
-    async def flush(self, incarnation: int, number: int, batch: Batch) -> Sequence[UUID]:
-        """Makes a batch durable; gives the starts whose UUID was taken. Raises Fenced, or asyncpg's error."""
-        await self.open()
+    async def flush(self, incarnation: int, number: int, batch: Batch) -> None:
+        """Makes a batch durable, and hands it what the database says. Raises Fenced, or asyncpg's error."""
+        connection = await self.open()
+        core = (incarnation, number, self._version, *batch.columns())
         try:
-            taken: Sequence[UUID] | None = await self._flush.fetchval(
-                incarnation, number, self._version, *batch.columns()
-            )
+            if batch.mail is None:
+                taken, woken = await self._flush.fetchrow(*core)
+            else:
+                if self._flush_mail is None:
+                    self._flush_mail = await connection.prepare(FLUSH_MAIL)
+                row = await self._flush_mail.fetchrow(*core, *batch.mail.columns(self._mailbox_limit))
+                taken, woken, codes, sequences, busy = row
+                batch.mail.answered(codes or (), sequences or (), busy or ())
         except asyncpg.PostgresError as error:
             if sqlstate(error) in FENCED:
                 raise Fenced(str(error)) from error
             raise
-        return taken or ()
+        batch.taken, batch.woken = taken or (), woken or ()
 
     async def begin(self) -> Connection:
         """Opens a transaction for one-statement steps, which the next `flush` and `commit` are part of."""
@@ -76,12 +84,14 @@ class Writer:
         """Whether the connection survived the last error."""
         return self._connection is not None and not self._connection.is_closed()
 
-    async def landed(self, incarnation: int, number: int) -> bool:
+    async def landed(self, incarnation: int, number: int, batch: Batch) -> bool:
         """Whether a batch is durable, asked after its acknowledgement was lost. Raises Fenced if we are dead."""
         self.discard()
-        last, dead = await executors.last_batch(await self.open(), incarnation)
+        last, dead, answers = await executors.last_batch(await self.open(), incarnation)
         if dead and last < number:
             raise Fenced(f"executor {incarnation} was declared dead")
+        if last >= number and batch.mail is not None:
+            batch.mail.answer_lost(answers)
         return last >= number
 
     def discard(self) -> None:

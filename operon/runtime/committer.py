@@ -28,8 +28,9 @@ from uuid import UUID
 
 from operon.contexts import NOBODY, Caller
 from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
-from operon.database.connection import is_weather
+from operon.database.connection import is_conflict, is_weather
 from operon.database.lease import Lease
+from operon.database.mail import Letter, Park
 from operon.database.writer import Writer
 from operon.errors import Evicted, Fenced, StopActor
 from operon.runtime.callers import caller_columns
@@ -43,10 +44,13 @@ BACKOFF_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 class Committer:
     """Takes records from actors and makes them durable, in batches."""
 
-    def __init__(self, writer: Writer, lease: Lease, on_fenced: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: Writer, lease: Lease, on_fenced: Callable[[], None], on_mail: Callable[[Batch], None]
+    ) -> None:
         self._writer = writer
         self._lease = lease
         self._on_fenced = on_fenced
+        self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._queue: deque[Batch] = deque()
         self._current = Batch()
         self._idle: asyncio.Future[None] | None = None
@@ -68,6 +72,7 @@ class Committer:
         parent: tuple[UUID, int] | None = None,
         *,
         keyed: bool = False,
+        deadline: float | None = None,
     ) -> Batch:
         """Records that a workflow begins. `keyed`: its UUID was chosen by somebody, so it may be taken already."""
         batch = self._open(len(inputs))
@@ -81,6 +86,8 @@ class Committer:
             batch.s_caller[row], batch.s_request[row] = caller_columns(caller)
         if parent is not None:
             batch.s_parent[row], batch.s_parent_step[row] = parent
+        if deadline is not None:
+            batch.s_deadline[row] = deadline
         return batch
 
     def checkpoint(
@@ -137,6 +144,42 @@ class Committer:
         batch.statements.append(statement)
         return batch
 
+    def letter(self, letter: Letter) -> Batch:
+        """Records that a message is sent; the database says in the letter what became of it."""
+        if self._broken:
+            self._refuse_broken(letter.sender)
+        batch = self._open(len(letter.body))
+        batch.letters().letters.append(letter)
+        return batch
+
+    def received(self, batch: Batch, workflow_uuid: UUID, sequence: int) -> None:
+        """Removes a message from its mailbox, in the batch that records its receipt."""
+        batch.letters().received.append((workflow_uuid, sequence))
+
+    def event(self, batch: Batch, workflow_uuid: UUID, step: int, key: str, value: bytes) -> None:
+        """Publishes an event, in the batch that records it."""
+        batch.letters().events[workflow_uuid, key] = (step, value)
+
+    def park(self, park: Park) -> Batch:
+        """Records that a workflow only waits; the database says in the park whether it may leave memory."""
+        if self._broken:
+            self._refuse_broken(park.workflow_uuid)
+        batch = self._open(0)
+        batch.letters().parks[park.workflow_uuid] = park
+        return batch
+
+    def unpark(self, workflow_uuid: UUID) -> None:
+        """Records that a workflow goes on which the database has, or is about to have, as parked."""
+        batch = self._open(0)
+        mail = batch.letters()
+        mail.parks.pop(workflow_uuid, None)
+        mail.unparked.append(workflow_uuid)
+
+    @property
+    def current(self) -> Batch:
+        """The batch that is being filled."""
+        return self._current
+
     def ring(self, batch: Batch | None, bell: str) -> None:
         """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
         if self._sealed is None:
@@ -145,12 +188,14 @@ class Committer:
     def drop(self, workflow_uuid: UUID) -> None:
         """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
         for batch in (*self._queue, self._current):
-            if workflow_uuid in batch.s_uuid or workflow_uuid in batch.c_uuid or workflow_uuid in batch.f_uuid:
-                others = [uuid for uuid in batch.workflows() if uuid != workflow_uuid]
+            present = batch.workflows()
+            if workflow_uuid in present:
+                others = [uuid for uuid in present if uuid != workflow_uuid]
                 kept = batch.only(others)
                 for prefix in ("s", "c", "f"):
                     for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
                         setattr(batch, column, getattr(kept, column))
+                batch.mail = kept.mail
             batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
 
     def mend(self, workflow_uuid: UUID) -> None:
@@ -219,6 +264,8 @@ class Committer:
             raise
         else:
             batch.settle()
+            if batch.mail is not None or batch.woken:
+                self._on_mail(batch)
 
     async def _flush(self, batch: Batch) -> None:
         failures = 0
@@ -227,7 +274,7 @@ class Committer:
             try:
                 if batch.statements:
                     await run_statements(self._writer, batch)
-                batch.taken = await self._writer.flush(self._lease.incarnation, self._number, batch)
+                await self._writer.flush(self._lease.incarnation, self._number, batch)
                 if batch.statements:
                     await self._writer.commit()
                 self.flushes += 1
@@ -235,8 +282,10 @@ class Committer:
             except Fenced:
                 raise
             except Exception as error:
-                if is_weather(error) and not (batch.statements and self._writer.usable):
-                    if await self._landed(self._number, error, failures):
+                if is_conflict(error) and not batch.statements:
+                    failures += 1  # two executors that wake the same workflows: one of them goes first
+                elif is_weather(error) and not (batch.statements and self._writer.usable):
+                    if await self._landed(batch, error, failures):
                         batch.taken = batch.keyed
                         return
                     failures += 1
@@ -245,14 +294,14 @@ class Committer:
                     await self._isolate(batch, error)
                     return
 
-    async def _landed(self, number: int, error: Exception, failures: int) -> bool:
+    async def _landed(self, batch: Batch, error: Exception, failures: int) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""
         while True:
             pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
             logger.warning("a flush was interrupted (%s); looking whether it landed", type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             try:
-                return await self._writer.landed(self._lease.incarnation, number)
+                return await self._writer.landed(self._lease.incarnation, self._number, batch)
             except Fenced:
                 raise
             except Exception as again:
@@ -275,6 +324,7 @@ class Committer:
             piece = batch.only(part)
             await self._flush(piece)
             batch.taken = [*batch.taken, *piece.taken]
+            batch.woken = [*batch.woken, *piece.woken]
             if piece.failed:
                 batch.failed = {**(batch.failed or {}), **piece.failed}
 
@@ -284,7 +334,7 @@ class Committer:
         rest = batch.only(batch.workflows())
         if rest.records:
             await self._flush(rest)
-            batch.taken, batch.failed = rest.taken, rest.failed
+            batch.taken, batch.woken, batch.failed = rest.taken, rest.woken, rest.failed
         for statement in statements:
             statement.moved = True
 

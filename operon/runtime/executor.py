@@ -153,7 +153,7 @@ class Executor:
         if self._transactions is None or self._look_ups is None or self._results is None:
             raise ExecutorStopped("the executor does not run")
         async with self._look_ups.connection() as connection:
-            number = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
+            number, now = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
         incarnation = Incarnation(
             number,
             self._url,
@@ -163,6 +163,7 @@ class Executor:
             self._transactions,
             self._look_ups,
             self._results,
+            now,
             self._fenced,
         )
         if self.new_uuid is not None:

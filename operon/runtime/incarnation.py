@@ -8,7 +8,9 @@ executor's.
     |- committer      the only code that writes outside user transactions; never restarted: its failure is the end
     |- workflows      the live actors, each restarted alone
     |- notifier       the listening connection
-    `- recovery       claims what nobody runs
+    |- activator      claims what nobody runs, brings back what is parked
+    |- parker         takes out of memory what only waits
+    `- recovery       finds executors that are gone
 """
 
 from __future__ import annotations
@@ -26,19 +28,27 @@ from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import checkpoints, executors, workflows
+from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.database.lease import Lease
+from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
 from operon.database.uuid7 import uuid7
+from operon.database.workflows import Claimed
 from operon.database.writer import Writer
 from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
 from operon.failures import encode_error
+from operon.runtime.activator import Activator
+from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
+from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
+from operon.runtime.parking import Parker
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
+from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status
@@ -46,6 +56,7 @@ from operon.status import Status
 logger = logging.getLogger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
+PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings
 CHILDREN_MAX = 1_000_000  # live workflows, children of workflows among them; starts from outside end at max_live
 
 
@@ -62,6 +73,7 @@ class Incarnation:
         transactions: Pool,
         look_ups: Pool,
         results: Results,
+        now: float,
         on_fenced: Callable[[Incarnation], None],
     ) -> None:
         self.number = number
@@ -70,7 +82,6 @@ class Incarnation:
         self.look_ups = look_ups
         self.results = results
         self.live: dict[UUID, WorkflowActor] = {}
-        self.recovered = 0
         self.draining = False
         self.effects = 0  # communicators that are being called
         self.quiet = asyncio.Event()
@@ -82,12 +93,27 @@ class Incarnation:
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
         self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
-        self._writer = Writer(url, settings.version)
-        self.committer = Committer(self._writer, self.lease, self.fence)
+        self._writer = Writer(url, settings.version, settings.mailbox_limit)
+        self.committer = Committer(self._writer, self.lease, self.fence, self._committed)
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
-        self.notifier = Notifier(url, self.lease, self._heard, self._caught_up)
-        self.recovery = Recovery(self, settings.poll_seconds, settings.max_live)
+        self.notifier = Notifier(
+            None if settings.notify == "off" else settings.direct_url or url,
+            self.lease,
+            self._heard,
+            self._caught_up,
+            on_doubt=lambda: self.activator.ring(),
+            look_ups=look_ups,
+            ping_seconds=PINGS_APART * settings.heartbeat_seconds,
+        )
+        self.recovery = Recovery(self, settings.poll_seconds)
+        self.activator = Activator(self, settings.poll_seconds, settings.max_live)
+        self.parker = Parker(self, settings.park_after_seconds, settings.max_live)
+        self.mail_reader = MailReader(look_ups)
+        self.clock = Clock()
+        self.clock.sample(now)
+        self.timers = Timers(self.clock)
+        self.listeners: dict[UUID, set[int]] = {}  # executors that want to be told of a workflow
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TRANSIENT,
@@ -106,6 +132,8 @@ class Incarnation:
                 ChildSpec.task("committer", self.committer.run),
                 ChildSpec.nested(self.workflows),
                 ChildSpec.task("notifier", self.notifier.run, start_timeout=None),
+                ChildSpec.task("activator", self.activator.run),
+                ChildSpec.task("parker", self.parker.run),
                 ChildSpec.task("recovery", self.recovery.run),
             ],
         )
@@ -114,17 +142,25 @@ class Incarnation:
 
     def admit(self) -> None:
         """Refuses a start while this incarnation ends: Fenced if another follows, ExecutorStopped if none does."""
+        self.admit_message()
+        if len(self.live) >= self._settings.max_live:
+            raise ExecutorFull(
+                f"{len(self.live)} workflows are live here, as many as max_live allows",
+                hint="start more executors on the same database, or raise max_live",
+            )
+
+    def admit_message(self) -> None:
+        """Refuses a message as `admit` refuses a start, but not for lack of room."""
         if self._fenced and not self.draining:
             raise Fenced(f"executor {self.number} was declared dead")
         if self.draining:
             raise ExecutorStopped(
                 "this executor is shutting down", hint="try again: another executor, or this one in a moment, takes it"
             )
-        if len(self.live) >= self._settings.max_live:
-            raise ExecutorFull(
-                f"{len(self.live)} workflows are live here, as many as max_live allows",
-                hint="start more executors on the same database, or raise max_live",
-            )
+
+    def deadline_in(self, timeout: float | None) -> float | None:
+        """When a workflow that starts now with this timeout is cancelled, in the database's clock."""
+        return None if timeout is None else self.clock.now() + timeout
 
     def spawn(self, actor: WorkflowActor) -> None:
         """Brings a workflow to life."""
@@ -141,6 +177,9 @@ class Incarnation:
             task.add_done_callback(self._dying.discard)
         elif actor.ended is None:
             actor.end(None)
+        if actor.rung:  # it was just leaving memory when somebody rang
+            self.activator.wake(actor.workflow_uuid)
+        self.activator.freed()
 
     async def _bury(self, actor: WorkflowActor, error: BaseException) -> None:
         dead = WorkflowDeadError(
@@ -150,49 +189,82 @@ class Incarnation:
         )
         await self.die(actor, dead)
 
-    async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], int]:
-        """The history and epoch of a workflow whose actor starts again here; Fenced if it is not ours any more."""
+    async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], Claimed]:
+        """The history and row of a workflow whose actor starts again here; Fenced if it is not ours any more."""
         claimed = await self.look_ups.ask(lambda c: workflows.reload(c, self.number, workflow_uuid))
         if claimed is None:
             raise Fenced(f"workflow {workflow_uuid} is not ours any more")
         history = await self.look_ups.ask(lambda c: checkpoints.history(c, [workflow_uuid]))
-        return history.get(workflow_uuid, []), claimed.epoch
+        return history.get(workflow_uuid, []), claimed
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
         stored = encode_error(error)
-        await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored))
+        for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored)):
+            self.activator.wake(waiter)
         logger.error("%s", error)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 
     # ------------------------------------------------------------------ bells
 
-    def bell_of(self, listener: int, workflow_uuid: UUID) -> str:
-        """The notification that tells another executor to look at a workflow."""
-        return f"{channel(listener)} done:{workflow_uuid}"
+    def tell(self, batch: Batch, workflow_uuid: UUID, *, forget: bool = False) -> None:
+        """Something becomes of a workflow with this batch: the executors that asked are told to look."""
+        if self.listeners:
+            for listener in self.listeners.get(workflow_uuid, ()):
+                self.committer.ring(batch, bell_of(listener, workflow_uuid))
+            if forget:
+                self.listeners.pop(workflow_uuid, None)
+
+    def _committed(self, batch: Batch) -> None:
+        """A batch is durable that has something for somebody else: hands it over in memory."""
+        for waiter in batch.woken:
+            self.activator.wake(waiter)
+        mail = batch.mail
+        if mail is None:
+            return
+        for letter in mail.letters:
+            if letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
+                actor = self.live.get(letter.destination)
+                if actor is None or letter.delivery is Delivery.OURS or letter.sequence is None:
+                    self.activator.wake(letter.destination)
+                else:
+                    actor.push(letter.topic, letter.sequence, letter.body)
+        for (workflow_uuid, key), (_, value) in mail.events.items():
+            if not (batch.failed and workflow_uuid in batch.failed):
+                self.results.event_set(workflow_uuid, key, value)
+        for park in mail.parks.values():
+            self.parker.answered(park)
 
     def _heard(self, bell: str) -> None:
-        """`work`: there may be some to claim; `done:UUID`: look at it; `tell:UUID:N`: tell executor N when it is."""
+        """What other executors ring for.
+
+        `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all.
+        `done:UUID`: something became of a workflow elsewhere. `tell:UUID:N`: tell executor N when it does of this one.
+        """
         word, _, rest = bell.partition(":")
         if word == "work":
-            self.recovery.ring()
+            self.activator.ring()
+        elif word == "wake":
+            if rest == "*":
+                self.activator.ring()
+            else:
+                for uuid in rest.split(","):
+                    self.activator.wake(UUID(uuid))
         elif word == "done":
             self.results.ring(UUID(rest))
         elif word == "tell":
             uuid, _, listener = rest.partition(":")
-            self._tell(UUID(uuid), int(listener))
+            self._listen(UUID(uuid), int(listener))
 
-    def _tell(self, workflow_uuid: UUID, listener: int) -> None:
+    def _listen(self, workflow_uuid: UUID, listener: int) -> None:
+        self.listeners.setdefault(workflow_uuid, set()).add(listener)
         actor = self.live.get(workflow_uuid)
-        if actor is None:  # it is done already, or runs elsewhere by now: the asker looks again
-            self.committer.ring(None, self.bell_of(listener, workflow_uuid))
-        else:
-            actor.listeners = {*(actor.listeners or ()), listener}
+        if actor is None or actor.over:  # it is parked, or it has just ended: the asker looks once more
+            self.committer.ring(None, bell_of(listener, workflow_uuid))
 
     def _caught_up(self) -> None:
-        """Listening again: what rang meanwhile is not known, so everybody looks."""
-        self.recovery.ring()
-        self.results.ring_all()
+        """Listening again: what rang meanwhile is not known, so everything is looked at."""
+        self.activator.ring()
 
     # ------------------------------------------------------------------ the end
 
@@ -232,6 +304,8 @@ class Incarnation:
     async def close(self) -> None:
         """Gives back threads and connections, and tells who still waits here to look elsewhere."""
         self._fenced = True
+        self.timers.close()
+        self.mail_reader.close()
         await self.transactions.close()
         await self.lease.close()
         await self._writer.close()
@@ -241,6 +315,11 @@ class Incarnation:
 
     def __repr__(self) -> str:
         return f"<Incarnation {self.number}: {len(self.live)} live, {self.lease!r}>"
+
+
+def bell_of(listener: int, workflow_uuid: UUID) -> str:
+    """The notification that tells another executor to look at a workflow."""
+    return f"{channel(listener)} done:{workflow_uuid}"
 
 
 def crowd_of_crashes(supervisor: DynamicSupervisor) -> None:

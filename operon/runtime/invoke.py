@@ -9,8 +9,9 @@ Checklist: a new kind of step needs a name in `StepKind`, a method here, and a n
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,16 +20,18 @@ from uuid import UUID, uuid4
 from operon.codec import Codec
 from operon.contexts import InvokingContext, TransactionContext
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, Fenced
+from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
-from operon.runtime import statements
+from operon.runtime import messages, statements
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
+from operon.runtime.messages import Messages
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
+from operon.topics import EventKey, Key, Received, Topic, codec_for, key_text, name_of
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -45,17 +48,19 @@ RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
 RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
+SLEEP: Codec[float] = Codec(float, "sleep()")
 
 
 class StepInvoker:
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_incarnation", "_journal")
+    __slots__ = ("_actor", "_incarnation", "_journal", "_messages")
 
     def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
         self._incarnation = incarnation
         self._actor = actor
         self._journal = journal
+        self._messages = Messages(incarnation, actor, journal)
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -103,6 +108,8 @@ class StepInvoker:
             self._delivered(step)
 
     def _delivered(self, step: Step) -> None:
+        if self._journal.halted is not None:  # it was not answered, and nothing follows from it
+            return
         self._journal.delivered(step)
         hook = self._incarnation.on_checkpoint
         if hook is not None and step.recorded is None and hook():
@@ -191,26 +198,26 @@ class StepInvoker:
         kwargs: dict[str, Any],
     ) -> WorkflowHandle[Any]:
         journal, actor, spawner = self._journal, self._actor, self._incarnation.spawner
-        child: WorkflowActor | None = None
         started = clock()
         try:
             uuid = ctx.options.workflow_uuid
+            deadline = earliest(self._incarnation.deadline_in(ctx.options.timeout), actor.deadline)
             if uuid is None:
                 # The child's start and this checkpoint are in one batch: both are durable, or neither is.
                 uuid = child_uuid(actor.workflow_uuid, step.number)
                 parent = (actor.workflow_uuid, step.number)
-                child = spawner.begin_child(operation, actor.caller, uuid, args, kwargs, parent)
+                spawner.begin_child(operation, actor.caller, uuid, args, kwargs, parent, deadline)
             else:
-                await spawner.start(operation, actor.caller, uuid, args, kwargs)
+                await spawner.start(operation, actor.caller, uuid, args, kwargs, deadline)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
             raise as_replayed(stored) from error
         journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
-        return WorkflowHandle(RecordedResults(self, child), uuid)
+        return WorkflowHandle(RecordedResults(self), uuid)
 
     def _child_handle(self, stored: bytes) -> WorkflowHandle[Any]:
-        return WorkflowHandle(RecordedResults(self, None), CHILD.decode(stored))
+        return WorkflowHandle(RecordedResults(self), CHILD.decode(stored))
 
     # ------------------------------------------------------------------ one-statement transactions
 
@@ -247,11 +254,128 @@ class StepInvoker:
             lambda output, error: answer(output, error, decode),
         )
 
+    # ------------------------------------------------------------------ messages, events and time
+
+    def send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> Coroutine[Any, Any, None]:
+        """Sends a message, exactly once."""
+        name = name_of(topic)
+        body = codec_for(topic).encode(message)
+        key_or_none = None if key is None else key_text(key)
+        step = self._journal.call(StepKind.SEND, name or "")
+        decode = messages.replayed(destination)
+        return self._answer(step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished)
+
+    def recv(self, topic: Topic[Any] | str | None, timeout: float | None, required: bool) -> Coroutine[Any, Any, Any]:
+        """The next message under a topic."""
+        name = name_of(topic)
+        timeout = seconds(timeout)
+        step = self._journal.call(StepKind.RECV, name or "")
+        decode = or_nothing(codec_for(topic).decode)
+        return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+
+    def recv_any(
+        self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
+    ) -> Coroutine[Any, Any, Any]:
+        """The next message under any of these topics."""
+        by_name = {name_of(topic): topic for topic in topics}
+        if len(by_name) < 2:
+            raise InvocationError("recv_any takes two topics or more", hint="for one there is recv(topic)")
+        timeout = seconds(timeout)
+        name = ", ".join(str(each) for each in by_name)
+        step = self._journal.call(StepKind.RECV, name)
+
+        @or_nothing
+        def decode(stored: bytes) -> Received[Any]:
+            which, body = messages.read_any(stored)
+            topic = by_name[which]
+            return Received(topic, codec_for(topic).decode(body))
+
+        return self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+
+    async def _receive(
+        self, step: Step, topics: messages.Topics, name: str, timeout: float | None, required: bool, decode: Decode
+    ) -> Any:
+        return answer(*await self._messages.receive(step, topics, name, timeout, required), decode)
+
+    def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]:
+        """Publishes a value under a key."""
+        name = str(name_of(key))
+        body = codec_for(key).encode(value)
+        step = self._journal.call(StepKind.SET_EVENT, name)
+        duplicate = name in self._journal.events and not replace
+        self._journal.events.add(name)
+        return self._answer(step, nothing, self._set_event, name, body, duplicate)
+
+    async def _set_event(self, step: Step, name: str, body: bytes, duplicate: bool) -> None:
+        answer(*self._messages.set_event(step, name, body, duplicate), nothing)
+
+    def get_event(
+        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+    ) -> Coroutine[Any, Any, Any]:
+        """An event of another workflow, as a step."""
+        name = str(name_of(key))
+        timeout = seconds(timeout)
+        step = self._journal.call(StepKind.GET_EVENT, name)
+        decode = or_nothing(codec_for(key).decode)
+        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, decode)
+
+    async def _get_event(
+        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, decode: Decode
+    ) -> Any:
+        journal = self._journal
+        if journal.pending:  # a child that was just started has to be there before it is asked for
+            await journal.durable()
+        started = clock()
+        try:
+            output = await self._messages.get_event(step, workflow_uuid, name, timeout)
+        except Exception as error:
+            stored = encode_error(error)
+            journal.record(step, StepKind.GET_EVENT, name, None, started, stored)
+            raise as_replayed(stored) from error
+        journal.record(step, StepKind.GET_EVENT, name, output, started)
+        return decode(output)
+
+    def sleep(self, duration: float) -> Coroutine[Any, Any, None]:
+        """Waits so many seconds."""
+        wanted = seconds(duration) or 0.0
+        return self._sleep(self._journal.call(StepKind.SLEEP, "sleep"), lambda: self._incarnation.clock.now() + wanted)
+
+    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
+        """Waits until a time has come."""
+        if when.tzinfo is None:
+            raise InvocationError(f"sleep_until({when!r}): a time without a zone", hint="datetime.now(UTC) has one")
+        return self._sleep(self._journal.call(StepKind.SLEEP, "sleep"), when.timestamp)
+
+    async def _sleep(self, step: Step, until: Callable[[], float]) -> None:
+        """The one step that is recorded when it begins: nothing is found out by it but when it ends."""
+        journal = self._journal
+        try:
+            if step.recorded is not None:
+                deadline = answer(step.recorded.output, step.recorded.error, SLEEP.decode)
+            else:
+                deadline = until()
+                journal.record(step, StepKind.SLEEP, "sleep", SLEEP.encode(deadline), clock())
+            await self._messages.sleep(deadline)
+            if journal.overlapping:
+                await journal.turn(step)
+        finally:
+            self._delivered(step)
+
     # ------------------------------------------------------------------ deterministic helpers: no wait
 
     def now(self) -> datetime:
         """The time, recorded."""
-        return self._recorded_value(StepKind.NOW, NOW, lambda: datetime.now(UTC))
+        return self._recorded_value(
+            StepKind.NOW, NOW, lambda: datetime.fromtimestamp(self._incarnation.clock.now(), UTC)
+        )
 
     def uuid4(self) -> UUID:
         """A random UUID, recorded."""
@@ -277,24 +401,21 @@ class StepInvoker:
 
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
         """A handle whose answers are recorded."""
-        return WorkflowHandle(RecordedResults(self, None), workflow_uuid)
+        return WorkflowHandle(RecordedResults(self), workflow_uuid)
 
-    def result_of(
-        self, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None
-    ) -> Coroutine[Any, Any, Any]:
+    def result_of(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
+        timeout = seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
-        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, child)
+        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout)
 
-    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, child: WorkflowActor | None) -> Any:
-        journal, results = self._journal, self._incarnation.results
+    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None) -> Any:
+        journal = self._journal
         if journal.pending:
             await journal.durable()
         started = clock()
         try:
-            ended = await child.wait() if child is not None and timeout is None else None
-            if ended is None:
-                ended = await patiently(lambda: results.ended(workflow_uuid, timeout))
+            ended = await self._messages.result(step, workflow_uuid, timeout)
             value = ended.value(workflow_uuid, self._incarnation.catalog)
         except Exception as error:
             stored = encode_error(error)
@@ -326,14 +447,13 @@ class StepInvoker:
 class RecordedResults:
     """What a handle asks inside a workflow: each answer is a step."""
 
-    __slots__ = ("_child", "_invoker")
+    __slots__ = ("_invoker",)
 
-    def __init__(self, invoker: StepInvoker, child: WorkflowActor | None) -> None:
+    def __init__(self, invoker: StepInvoker) -> None:
         self._invoker = invoker
-        self._child = child
 
     def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
-        return self._invoker.result_of(workflow_uuid, timeout, self._child)
+        return self._invoker.result_of(workflow_uuid, timeout)
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
         return self._invoker.status_of(workflow_uuid)
@@ -362,9 +482,38 @@ class EntryInvoker:
         while True:
             spawner = self._spawner()
             try:
-                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs)
+                deadline = spawner.deadline_in(ctx.options.timeout)
+                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs, deadline)
             except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
                 await self._replaced()
+
+    async def send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> None:
+        """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
+        name = name_of(topic)
+        body = codec_for(topic).encode(message)
+        if key is None:
+            key = ctx.options.workflow_uuid
+        text = None if key is None else key_text(key)
+        while True:
+            try:
+                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished)
+                return messages.delivered(letter)
+            except Fenced:
+                await self._replaced()
+
+    async def get_event(self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None) -> Any:
+        """An event of a workflow; None when it is not set in time."""
+        name = str(name_of(key))
+        value = await self._spawner().results.event(workflow_uuid, name, seconds(timeout))
+        return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
         handle = await start
@@ -373,6 +522,26 @@ class EntryInvoker:
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
         """A handle of any workflow."""
         return WorkflowHandle(self._spawner().results, workflow_uuid)
+
+
+def nothing(stored: bytes) -> None:
+    """The answer of a step that has none."""
+
+
+def or_nothing(decode: Decode) -> Decode:
+    """Reads a value, or that none came in time."""
+    return lambda stored: None if stored == messages.NOTHING else decode(stored)
+
+
+def seconds(duration: float | None) -> float | None:
+    """A duration that somebody gave. InvocationError for one that is no time."""
+    if duration is not None and not (math.isfinite(duration) and duration >= 0):
+        raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
+    return duration
+
+
+def earliest(*deadlines: float | None) -> float | None:
+    return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
 
 async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -22,7 +22,8 @@ from uuid import UUID
 
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Evicted, InvocationError, NondeterminismError
+from operon.database.mail import Park
+from operon.errors import Evicted, InvocationError, NondeterminismError, OperonInternalError, StopActor
 from operon.runtime.committer import Committer
 from operon.runtime.interleaving import Interleaving, Wave, recorded_plan
 
@@ -42,6 +43,15 @@ class StepKind(IntEnum):
     RANDOM = 7
     SQL = 8
     CALL = 9  # the announcement of a communicator; its step is a negative number, see `announcement`
+    SEND = 10
+    RECV = 11
+    SET_EVENT = 12
+    GET_EVENT = 13
+    SLEEP = 14
+    WAIT = 15  # the announcement of a wait that has a deadline
+
+
+TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)
 
 
 def announcement(number: int) -> int:
@@ -50,11 +60,13 @@ def announcement(number: int) -> int:
 
 
 class Step:
-    """A numbered call, and what was recorded of it, if it was."""
+    """A numbered call, and what was recorded of it, if it was: that it was made, and its answer."""
 
     __slots__ = ("announced", "number", "recorded", "seen")
 
-    def __init__(self, number: int, seen: str | None, recorded: Checkpoint | None, announced: bool) -> None:
+    def __init__(
+        self, number: int, seen: str | None, recorded: Checkpoint | None, announced: Checkpoint | None
+    ) -> None:
         self.number = number
         self.seen = seen
         self.recorded = recorded
@@ -75,6 +87,10 @@ class Journal:
         "_seen",
         "_ticket",
         "closed",
+        "events",
+        "halted",
+        "parked",
+        "parking",
         "stopped",
         "workflow_name",
         "workflow_uuid",
@@ -87,11 +103,16 @@ class Journal:
         workflow_name: str,
         recorded: list[Checkpoint],
         ticket: Batch | None,
+        parked: bool = False,
     ) -> None:
         self.workflow_uuid = workflow_uuid
         self.workflow_name = workflow_name
         self.stopped: NondeterminismError | None = None
+        self.halted: StopActor | None = None  # what every call raises from now on
         self.closed = False
+        self.parked = parked  # the database has it as parked, or will: the next record has to say that it goes on
+        self.parking: Park | None = None  # ... because this was appended, and not answered yet
+        self.events: set[str] = set()  # the keys that were set so far
         self._committer = committer
         self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
         self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded if checkpoint.step >= 0}
@@ -105,6 +126,8 @@ class Journal:
 
     def call(self, kind: StepKind, name: str) -> Step:
         """Numbers a step. Raises NondeterminismError if another one was recorded under this number."""
+        if self.halted is not None:
+            raise self.halted
         if self.closed:
             raise InvocationError(
                 f"{self.workflow_name!r} {self.workflow_uuid}: {name} was called after the workflow had ended",
@@ -127,13 +150,13 @@ class Journal:
         if recorded is not None and (recorded.kind != kind or recorded.name != name):
             raise self._diverged(number, recorded, f"{StepKind(kind).name.lower()} {name!r}")
         announced = self._calls.get(number) if self._calls else None
-        if announced is not None and (kind != StepKind.COMMUNICATOR or announced.name != name):
+        if announced is not None and not announces(announced, kind, name):
             raise self._diverged(number, announced, f"{StepKind(kind).name.lower()} {name!r}")
         self._next = number + 1
         if self._interleaving is not None:
             self._interleaving.called(number, alone=self._outstanding == 0)
         self._outstanding += 1
-        return Step(number, seen, recorded, announced is not None)
+        return Step(number, seen, recorded, announced)
 
     def delivered(self, step: Step) -> None:
         """The workflow has the answer of a step, or gave up waiting for it."""
@@ -159,6 +182,11 @@ class Journal:
             )
 
     @property
+    def outstanding(self) -> int:
+        """How many steps were called and have not answered."""
+        return self._outstanding
+
+    @property
     def overlapping(self) -> bool:
         """Whether answers have to wait for their turn."""
         return self._interleaving is not None
@@ -174,21 +202,57 @@ class Journal:
         attempts: int = 1,
     ) -> None:
         """Appends the answer of a step and does not wait."""
-        if self.closed:
-            raise Evicted
+        self.going_on()
         self._ticket = self._committer.checkpoint(
             self.workflow_uuid, step.number, kind, name, output, started, error, step.seen, attempts
         )
+
+    def going_on(self) -> None:
+        """Something is about to be recorded. A workflow that the database has as parked is not any more."""
+        if self.closed:
+            raise self.halted or Evicted
+        if self.parked:
+            self._committer.unpark(self.workflow_uuid)
+            self.parked, self.parking = False, None
+            self._ticket = self._committer.current
 
     def announce(self, step: Step, name: str) -> None:
         """Records that a communicator is about to be called, where others are under way."""
         if step.seen is None or step.announced:
             return
-        if self.closed:
-            raise Evicted
+        self.going_on()
         self._ticket = self._committer.checkpoint(
             self.workflow_uuid, announcement(step.number), StepKind.CALL, name, b"", clock(), seen=step.seen
         )
+
+    def announce_wait(self, step: Step, name: str, deadline: float) -> None:
+        """Records until when a step waits: after a crash it waits for the rest of the time."""
+        self.going_on()
+        self._ticket = self._committer.checkpoint(
+            self.workflow_uuid,
+            announcement(step.number),
+            StepKind.WAIT,
+            name,
+            repr(deadline).encode(),
+            clock(),
+            seen=step.seen,
+        )
+
+    def received(self, sequence: int) -> Batch:
+        """The answer that was just recorded came from this message, which goes with it."""
+        batch = self._ticket
+        if batch is None:
+            raise OperonInternalError("a message without a record of its receipt")
+        self._committer.received(batch, self.workflow_uuid, sequence)
+        return batch
+
+    def publish(self, step: Step, key: str, value: bytes) -> Batch:
+        """What was just recorded is an event, which becomes visible with it."""
+        batch = self._ticket
+        if batch is None:
+            raise OperonInternalError("an event without its record")
+        self._committer.event(batch, self.workflow_uuid, step.number, key, value)
+        return batch
 
     def wait_for(self, ticket: Batch) -> None:
         """Something of this workflow was appended elsewhere: the next effect waits for it too."""
@@ -198,10 +262,14 @@ class Journal:
     def pending(self) -> bool:
         """Whether something of this workflow is not durable yet."""
         ticket = self._ticket
-        return ticket is not None and (not ticket.done or ticket.failed is not None or ticket.error is not None)
+        return self.parked or (
+            ticket is not None and (not ticket.done or ticket.failed is not None or ticket.error is not None)
+        )
 
     async def durable(self) -> None:
         """Output commit: waits until everything recorded so far is durable."""
+        if self.parked:
+            self.going_on()
         if self._ticket is None:
             return
         try:
@@ -232,8 +300,11 @@ class Journal:
             self._diverged(first, self._recorded.get(first) or self._calls[first], "the end of the workflow")
 
     def _diverged(self, number: int, recorded: Checkpoint, asked: str) -> NondeterminismError:
-        kind = StepKind.COMMUNICATOR if recorded.kind == StepKind.CALL else StepKind(recorded.kind)
-        was = f"{kind.name.lower()} {recorded.name!r}"
+        kind = StepKind(recorded.kind)
+        word = (
+            "communicator" if kind is StepKind.CALL else "a timed wait" if kind is StepKind.WAIT else kind.name.lower()
+        )
+        was = f"{word} {recorded.name!r}"
         return self._stop(f"step {number} is now {asked}, but was recorded as {was}")
 
     def _stop(self, what: str) -> NondeterminismError:
@@ -247,6 +318,12 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"<Journal {self.workflow_uuid}: step {self._next}, {len(self._recorded)} recorded>"
+
+
+def announces(announced: Checkpoint, kind: StepKind, name: str) -> bool:
+    """Whether the announcement of a call is one of this call."""
+    kinds = (StepKind.COMMUNICATOR,) if announced.kind == StepKind.CALL else TIMED
+    return kind in kinds and announced.name == name
 
 
 def clock() -> float:

@@ -24,7 +24,7 @@ class Ended(NamedTuple):
         match self.status:
             case Status.SUCCESS if self.output is not None:
                 return catalog.result_codec(self.name).decode(self.output)
-            case Status.ERROR | Status.DEAD if self.error is not None:
+            case Status.ERROR | Status.DEAD | Status.CANCELLED if self.error is not None:
                 raise decode_error(self.error)
             case Status.DEAD:
                 raise WorkflowDeadError(

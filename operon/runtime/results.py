@@ -1,33 +1,40 @@
-"""Waiting for results, whoever runs the workflow: in this process by a future, elsewhere by a notification.
+"""Who waits for another workflow: for its end, or for an event of it. Here or elsewhere, nobody waits on a poll.
 
-Who waits for a workflow of another executor asks that executor, over its channel, to ring when it is done. The bell
-says only "look again", so a lost one costs a tick of the safety poll, which asks for all that is awaited in one query.
+A waiter is a bell. For a workflow that lives in this process its end, or the commit of its event, rings; for one of
+another executor, that one is asked, over its channel, to tell us whenever something becomes of it. The bell says only
+"look again", so a lost one costs a tick of the safety poll, which asks for all that is awaited in one query.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from operon.catalog import Catalog
-from operon.database import workflows
+from operon.database import notifications, workflows
+from operon.database.connection import Connection
+from operon.database.notifications import EventRow
 from operon.database.notifier import channel
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
 from operon.failures import decode_error
 from operon.runtime.outcome import Ended
-from operon.runtime.workflow_actor import WorkflowActor
+from operon.runtime.waits import Bell
 from operon.status import Status, WorkflowStatus
 
+if TYPE_CHECKING:
+    from operon.runtime.workflow_actor import WorkflowActor
+
 PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
+FINISHED_FOR_GOOD = (Status.SUCCESS.code, Status.ERROR.code)
 
 
 class Results:
-    """Answers handles: results and statuses of any workflow in the database."""
+    """Answers for any workflow in the database: results, statuses, events."""
 
     def __init__(
         self,
@@ -40,9 +47,70 @@ class Results:
         self._look_ups = look_ups
         self._live = live
         self._incarnation = incarnation
-        self._awaited: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._asked: dict[UUID, int] = {}  # the owner that was asked to ring
+        self._bells: dict[UUID, set[Bell]] = {}
+        self._asked: dict[UUID, int] = {}  # the owner that was asked to tell
         self._closed = False
+
+    # ------------------------------------------------------------------ waiting
+
+    def watch(self, workflow_uuid: UUID, bell: Bell) -> None:
+        """From now on the bell rings when something becomes of the workflow. To be taken back by `unwatch`."""
+        self._bells.setdefault(workflow_uuid, set()).add(bell)
+
+    def unwatch(self, workflow_uuid: UUID, bell: Bell) -> None:
+        """The bell does not wait any more."""
+        bells = self._bells.get(workflow_uuid)
+        if bells is not None:
+            bells.discard(bell)
+            if not bells:
+                del self._bells[workflow_uuid]
+                self._asked.pop(workflow_uuid, None)
+
+    @property
+    def awaited(self) -> int:
+        """How many workflows are waited for here."""
+        return len(self._bells)
+
+    def ring(self, workflow_uuid: UUID) -> None:
+        """Something may have become of a workflow: who waits for it looks again."""
+        for bell in self._bells.get(workflow_uuid, ()):
+            bell.ring()
+
+    def ring_all(self) -> None:
+        """Anything may have happened."""
+        for workflow_uuid in self._bells:
+            self.ring(workflow_uuid)
+
+    def event_set(self, workflow_uuid: UUID, key: str, value: bytes) -> None:
+        """A workflow of this process has set an event, durably."""
+        for bell in self._bells.get(workflow_uuid, ()):
+            if bell.key == key:
+                bell.ring(value)
+
+    async def poll(self, connection: Connection) -> None:
+        """The safety poll: one query for all ends that are awaited here, one for all events; none when nothing is."""
+        elsewhere = [uuid for uuid in self._bells if self._live(uuid) is None]
+        if elsewhere:
+            for workflow_uuid, row in (await workflows.outcomes(connection, elsewhere)).items():
+                if row.status != 0:
+                    self.ring(workflow_uuid)
+        keys = {(uuid, bell.key) for uuid in elsewhere for bell in self._bells.get(uuid, ()) if bell.key is not None}
+        if keys:
+            for workflow_uuid, key in await notifications.events(connection, list(keys)):
+                for bell in self._bells.get(workflow_uuid, ()):
+                    if bell.key == key:
+                        bell.ring()
+
+    def close(self) -> None:
+        """Nobody will ring any more: who waits is told so."""
+        self._closed = True
+        self.ring_all()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ExecutorStopped("this executor stopped", hint="the workflow continues elsewhere; ask there, or again")
+
+    # ------------------------------------------------------------------ results
 
     async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
         """Waits for a workflow; gives its result or raises its error, ResultTimeout, NonExistentWorkflowError."""
@@ -51,83 +119,76 @@ class Results:
 
     async def ended(self, workflow_uuid: UUID, timeout: float | None) -> Ended:
         """Waits until a workflow is finished; how it ended."""
+        bell = Bell()
+        self.watch(workflow_uuid, bell)
         try:
             async with asyncio.timeout(timeout):
-                while not self._closed:
-                    actor = self._live(workflow_uuid)
-                    ended = await actor.wait() if actor is not None else await self._elsewhere(workflow_uuid)
+                while True:
+                    ended = await self.end_of(workflow_uuid)
                     if ended is not None:
                         return ended
-                raise ExecutorStopped(
-                    "this executor stopped", hint="the workflow continues elsewhere; ask there, or again"
-                )
+                    await bell.rung()
         except TimeoutError:
-            raise ResultTimeout(
-                f"workflow {workflow_uuid} did not finish in {timeout} s", hint="it goes on; ask again"
-            ) from None
+            raise result_timeout(workflow_uuid, timeout) from None
+        finally:
+            self.unwatch(workflow_uuid, bell)
 
-    async def _elsewhere(self, workflow_uuid: UUID) -> Ended | None:
-        """Waits for a bell or the safety poll; then looks. None: look again."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters = self._awaited.setdefault(workflow_uuid, set())
-        waiters.add(future)
+    async def end_of(self, workflow_uuid: UUID, patience: float | None = PATIENCE_SECONDS) -> Ended | None:
+        """How a workflow has ended, if it has. Whoever watches it is rung when to ask again."""
+        self._require_open()
+        actor = self._live(workflow_uuid)
+        if actor is not None and not actor.over:
+            return None
+        if actor is not None and actor.ended is not None:
+            return actor.ended
+        row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), patience)
+        if row is None:
+            raise nonexistent(workflow_uuid)
+        if row.status != 0:
+            return Ended(row.name, Status.from_code(row.status), row.output, row.error)
+        await self._ask_owner(workflow_uuid, row.owner)
+        return None
+
+    async def _ask_owner(self, workflow_uuid: UUID, owner: int | None) -> None:
+        """Asks the executor that owns a workflow to tell us about it, once."""
+        if workflow_uuid not in self._bells or self._asked.get(workflow_uuid) == owner:
+            return
+        if owner is not None and owner != self._incarnation():
+            self._asked[workflow_uuid] = owner
+            bell = f"tell:{workflow_uuid}:{self._incarnation()}"
+            await self._look_ups.ask(lambda c: workflows.ring(c, channel(owner), bell), PATIENCE_SECONDS)
+
+    # ------------------------------------------------------------------ events
+
+    async def event(self, workflow_uuid: UUID, key: str, timeout: float | None) -> bytes | None:
+        """Waits until a workflow has set an event; None when it has not in time, or has finished without it."""
+        bell = Bell(key)
+        self.watch(workflow_uuid, bell)
         try:
-            row = await self._look(workflow_uuid)
-            if row.status != 0:
-                return Ended(row.name, Status.from_code(row.status), row.output, row.error)
-            if row.owner is not None and self._asked.get(workflow_uuid) != row.owner:
-                self._asked[workflow_uuid] = row.owner
-                await self._ask(row.owner, workflow_uuid)
-            await future
+            async with asyncio.timeout(timeout or None):
+                while True:
+                    row = await self.event_of(workflow_uuid, key)
+                    if row.value is not None or row.status in FINISHED_FOR_GOOD or timeout == 0:
+                        return row.value
+                    await bell.rung()
+                    if bell.value is not None:
+                        return bell.value
+        except TimeoutError:
             return None
         finally:
-            waiters.discard(future)
-            if not waiters:
-                self._awaited.pop(workflow_uuid, None)
-                self._asked.pop(workflow_uuid, None)
+            self.unwatch(workflow_uuid, bell)
 
-    async def _look(self, workflow_uuid: UUID) -> workflows.Outcome:
-        row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), PATIENCE_SECONDS)
+    async def event_of(self, workflow_uuid: UUID, key: str, patience: float | None = PATIENCE_SECONDS) -> EventRow:
+        """An event, if it is set. Whoever watches the workflow is rung when to ask again."""
+        self._require_open()
+        row = await self._look_ups.ask(lambda connection: notifications.event(connection, workflow_uuid, key), patience)
         if row is None:
-            raise NonExistentWorkflowError(
-                f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
-            )
+            raise nonexistent(workflow_uuid)
+        if row.value is None and row.status == 0:
+            await self._ask_owner(workflow_uuid, row.owner)
         return row
 
-    async def _ask(self, owner: int, workflow_uuid: UUID) -> None:
-        bell = f"tell:{workflow_uuid}:{self._incarnation()}"
-        await self._look_ups.ask(lambda connection: workflows.ring(connection, channel(owner), bell), PATIENCE_SECONDS)
-
-    @property
-    def awaited(self) -> int:
-        """How many workflows of other executors are waited for here."""
-        return len(self._awaited)
-
-    def ring(self, workflow_uuid: UUID) -> None:
-        """Something may have become of a workflow: its waiters look again."""
-        for future in self._awaited.get(workflow_uuid, ()):
-            if not future.done():
-                future.set_result(None)
-
-    def ring_all(self) -> None:
-        """Notifications may have been missed: every waiter looks again."""
-        for workflow_uuid in list(self._awaited):
-            self.ring(workflow_uuid)
-
-    async def poll(self) -> None:
-        """The safety poll: one query for all that is awaited here, none when nothing is."""
-        if not self._awaited:
-            return
-        async with self._look_ups.connection() as connection:
-            found = await workflows.outcomes(connection, self._awaited)
-        for workflow_uuid, row in found.items():
-            if row.status != 0 or row.owner == self._incarnation():
-                self.ring(workflow_uuid)
-
-    def close(self) -> None:
-        """Nobody will ring any more: who waits is told so."""
-        self._closed = True
-        self.ring_all()
+    # ------------------------------------------------------------------ statuses
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         """What the database knows of a workflow now; None for an unknown UUID."""
@@ -137,6 +198,7 @@ class Results:
         row = await self._look_ups.ask(lambda connection: workflows.status(connection, workflow_uuid), PATIENCE_SECONDS)
         if row is None:
             return None
+        waits = None if actor is None or row.status != 0 else actor.waits
         return WorkflowStatus(
             workflow_uuid=row.workflow_uuid,
             status=Status.from_code(row.status),
@@ -149,6 +211,16 @@ class Results:
             updated_at=row.updated_at,
             attempts=row.epoch,
             executor=None if row.owner is None else f"{row.host}:{row.pid}#{row.owner}",
-            waiting_for=row.wait_what,
+            waiting_for=(waits.what or None) if waits is not None else row.wait_what,
             error=None if row.error is None else str(decode_error(row.error)),
         )
+
+
+def nonexistent(workflow_uuid: UUID) -> NonExistentWorkflowError:
+    return NonExistentWorkflowError(
+        f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"
+    )
+
+
+def result_timeout(workflow_uuid: UUID, timeout: float | None) -> ResultTimeout:
+    return ResultTimeout(f"workflow {workflow_uuid} did not finish in {timeout} s", hint="it goes on; ask again")

@@ -15,9 +15,12 @@ from uuid import UUID
 from operon.catalog import Catalog
 from operon.contexts import Caller
 from operon.database import workflows
+from operon.database.mail import Letter
+from operon.database.uuid7 import uuid7
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
 from operon.operations import Operation
+from operon.runtime.journal import clock
 from operon.runtime.results import Results
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import WorkflowStatus
@@ -44,18 +47,21 @@ class Spawner:
         chosen: UUID | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        deadline: float | None = None,
     ) -> WorkflowHandle[Any]:
         """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
         inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
         if chosen is not None:
-            return await self._start_chosen(operation, caller, chosen, inputs)
-        actor = WorkflowActor(incarnation, operation, incarnation.new_uuid(), caller, inputs)
+            return await self._start_chosen(operation, caller, chosen, inputs, deadline)
+        actor = WorkflowActor(
+            incarnation, operation, incarnation.new_uuid(), caller, inputs, deadline=deadline, new=True
+        )
         actor.arguments = (args, kwargs)
         # First the actor, then the record: the actor's first turn comes before the committer's.
         incarnation.spawn(actor)
-        batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller)
+        batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller, deadline=deadline)
         actor.begun = (batch, len(batch.s_uuid) - 1)
         await batch.durable(actor.workflow_uuid)
         return WorkflowHandle(StartedHere(actor, self.results), actor.workflow_uuid)
@@ -68,28 +74,44 @@ class Spawner:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         parent: tuple[UUID, int],
-    ) -> WorkflowActor:
+        deadline: float | None,
+    ) -> None:
         """Starts a child and does not wait: its parent's checkpoint goes into the same batch."""
         inputs = operation.signature.encode(args, kwargs)
-        running = self._incarnation.live.get(uuid)
-        if running is not None:  # of an earlier life of the parent, whose checkpoint was lost
-            return running
-        actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs)
+        if uuid in self._incarnation.live:  # of an earlier life of the parent, whose checkpoint was lost
+            return
+        actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
-        batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent)
+        batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)
         actor.begun = (batch, len(batch.s_uuid) - 1)
         actor.gate = batch
-        return actor
+
+    def deadline_in(self, timeout: float | None) -> float | None:
+        """When a workflow that starts now with this timeout is cancelled, in the database's clock."""
+        return self._incarnation.deadline_in(timeout)
+
+    async def post(
+        self, caller: Caller, destination: UUID, topic: str | None, body: bytes, key: str | None, keep: bool
+    ) -> Letter:
+        """Sends a message from outside of any workflow; what became of it. Fenced: nothing did."""
+        incarnation = self._incarnation
+        incarnation.admit_message()
+        lane = uuid7()
+        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, caller.traceparent)
+        await incarnation.committer.letter(letter).durable(lane)
+        return letter
 
     async def _start_chosen(
-        self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes
+        self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None
     ) -> WorkflowHandle[Any]:
         actor = self._incarnation.live.get(uuid)
         if actor is None:
             task = self._starting.get(uuid)
             if task is None:
                 # A task of its own: a client that goes away must not leave a start without its actor.
-                task = asyncio.get_running_loop().create_task(self._begin_chosen(operation, caller, uuid, inputs))
+                task = asyncio.get_running_loop().create_task(
+                    self._begin_chosen(operation, caller, uuid, inputs, deadline)
+                )
                 self._starting[uuid] = task
                 task.add_done_callback(lambda _: self._starting.pop(uuid, None))
             await asyncio.shield(task)
@@ -103,10 +125,12 @@ class Spawner:
         self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)
         return WorkflowHandle(self.results, uuid)
 
-    async def _begin_chosen(self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes) -> bool:
+    async def _begin_chosen(
+        self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None
+    ) -> bool:
         """Makes the start durable and spawns the actor; False when the UUID is taken."""
         incarnation = self._incarnation
-        batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True)
+        batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True, deadline=deadline)
         await batch.durable(uuid)
         if uuid in batch.taken:
             row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
@@ -116,7 +140,7 @@ class Spawner:
                 return False
             if uuid in incarnation.live:
                 return False
-        incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs))
+        incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline))
         return True
 
     def _check(

@@ -15,12 +15,14 @@ from actors import ChildState, DynamicChild, Exit
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Evicted, Fenced, OperonInternalError, StopActor
+from operon.errors import Cancelled, Evicted, Fenced, OperonInternalError, StopActor, WorkflowTimeout
 from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
+from operon.runtime.mailbox import Mailbox
 from operon.runtime.outcome import Ended
+from operon.runtime.waits import Wait, Waits
 from operon.status import Status
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 SUCCESS = Status.SUCCESS.code
 ERROR = Status.ERROR.code
+CANCELLED = Status.CANCELLED.code
 
 
 class WorkflowActor:
@@ -37,17 +40,23 @@ class WorkflowActor:
         "_finished_in",
         "_history",
         "_incarnation",
+        "_mailbox",
+        "_new",
+        "_parked",
         "_waiters",
         "arguments",
         "begun",
         "caller",
+        "deadline",
         "ended",
         "epoch",
         "gate",
         "inputs",
-        "listeners",
+        "journal",
         "operation",
         "over",
+        "rung",
+        "waits",
         "workflow_uuid",
     )
 
@@ -60,7 +69,13 @@ class WorkflowActor:
         inputs: bytes,
         epoch: int = 1,
         history: list[Checkpoint] | None = None,
+        *,
+        deadline: float | None = None,
+        new: bool = False,
+        parked: bool = False,
+        mailbox: Mailbox | None = None,
     ) -> None:
+        """`new`: nobody but its starter can know it yet. `parked`: that is what the database has it as."""
         self._incarnation = incarnation
         self.operation = operation
         self.workflow_uuid = workflow_uuid
@@ -74,26 +89,41 @@ class WorkflowActor:
         self.ended: Ended | None = None
         self.over = False  # nothing more will be heard of it here, whether it ended or goes on elsewhere
         self._finished_in: Batch | None = None
-        self.listeners: set[int] | None = None  # executors that asked to be told
+        self.deadline = deadline  # in the database's clock
+        self.journal: Journal | None = None  # of the present life
+        self.waits: Waits | None = None
+        self.rung = False  # while it was leaving memory: it has to come back
+        self._new = new
+        self._parked = parked
+        self._mailbox = mailbox
         self._waiters: list[asyncio.Future[None]] | None = None
 
     async def run(self) -> None:
         """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
         history = await self._load()
         incarnation = self._incarnation
-        journal = Journal(
-            incarnation.committer, self.workflow_uuid, self.operation.name, history, self.begun and self.begun[0]
+        journal = self.journal = Journal(
+            incarnation.committer,
+            self.workflow_uuid,
+            self.operation.name,
+            history,
+            self.begun and self.begun[0],
+            self._parked,
         )
+        timer = None if self.deadline is None else incarnation.timers.at(self.deadline, self._expired)
         try:
             if self.gate is not None:
                 await journal.durable()
                 if self.workflow_uuid in self.gate.taken:
                     raise Fenced(f"workflow {self.workflow_uuid} was started before")
             status, output, error = await self._outcome(journal)
-            journal.finished()
+            if status != CANCELLED:
+                journal.finished()
             if journal.stopped is not None:
                 await incarnation.die(self, journal.stopped)
                 return
+            if journal.parked:
+                journal.going_on()
             journal.closed = True
             await self._finish(journal, status, output, error)
         except Evicted as evicted:
@@ -104,15 +134,19 @@ class WorkflowActor:
             raise_crash(self, first_of(stopped))
         finally:
             journal.close()
+            if timer is not None:
+                timer.cancel()
 
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""
         if self._history is None:
             self._incarnation.committer.drop(self.workflow_uuid)
             await self._incarnation.committer.drained()  # what is in flight of the last life may still land
-            self._history, self.epoch = await self._incarnation.reload(self.workflow_uuid)
+            self._history, claimed = await self._incarnation.reload(self.workflow_uuid)
+            self.epoch, self._parked = claimed.epoch, claimed.parked
             self._incarnation.committer.mend(self.workflow_uuid)
-            self.begun = self.gate = None
+            self.begun = self.gate = self._mailbox = self.waits = None
+            self._new = False
         history, self._history = self._history, None
         return history
 
@@ -130,16 +164,23 @@ class WorkflowActor:
                 value = await operation.fn(ctx, *args, **kwargs)
             else:  # a single transaction or communicator is a workflow of one step
                 value = await invoker.invoke(operation, ctx, args, kwargs)
+            if journal.halted is not None:  # it swallowed that
+                raise journal.halted
             return SUCCESS, operation.signature.result.encode(value), None
-        except (Exception, SystemExit) as error:  # an exit is the workflow's own business, not the process'
-            return ERROR, None, encode_error(error)
+        except BaseException as error:
+            if isinstance(journal.halted, Cancelled):
+                return CANCELLED, None, encode_error(journal.halted.error)
+            if journal.halted is not None:
+                raise journal.halted from None
+            if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
+                return ERROR, None, encode_error(error)
+            raise
 
     async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:
         committer = self._incarnation.committer
         pending = journal.pending
         batch = committer.finish(self.workflow_uuid, status, output, error, self.begun)
-        for listener in self.listeners or ():
-            committer.ring(batch, self._incarnation.bell_of(listener, self.workflow_uuid))
+        self._incarnation.tell(batch, self.workflow_uuid, forget=True)
         if pending:
             # The outcome follows from what is recorded, so only that has to be durable before anybody hears of it.
             journal.wait_for(batch)
@@ -155,6 +196,71 @@ class WorkflowActor:
         if self._finished_in is not None:
             await self._finished_in.durable(self.workflow_uuid)
 
+    # ------------------------------------------------------------------ waiting
+
+    @property
+    def idle(self) -> bool:
+        """Whether all its branches wait for what can be waited for outside of memory."""
+        return (
+            self.journal is not None
+            and self.waits is not None
+            and self.journal.halted is None
+            and 0 < len(self.waits) == self.journal.outstanding
+        )
+
+    async def pause(self, wait: Wait) -> None:
+        """Waits until somebody rings."""
+        if self.waits is None:
+            self.waits = Waits(self._incarnation.timers, lambda: self._incarnation.parker.changed(self))
+        await self.waits.pause(wait)
+
+    def open_mailbox(self) -> Mailbox:
+        """What is known of its mailbox."""
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self.workflow_uuid, empty=self._new)
+        return self._mailbox
+
+    def ring(self) -> None:
+        """Something may have come, or happened, that it waits for."""
+        if self.journal is not None and self.journal.halted is not None:
+            self.rung = True
+            return
+        self.open_mailbox().ring()
+        if self.waits is not None:
+            self.waits.ring_all()
+
+    def push(self, topic: str | None, sequence: int, body: bytes) -> None:
+        """A message has come, and is the only one."""
+        if self.journal is not None and self.journal.halted is not None:
+            self.rung = True
+            return
+        self.open_mailbox().push(topic, sequence, body)
+        if self.waits is not None:
+            self.waits.rung_for(topic)
+
+    def halt(self, error: StopActor) -> None:
+        """Takes the coroutine down, at its next step or where it waits. Evicted: nothing more of it is recorded."""
+        if self.journal is None or self.journal.halted is not None:
+            return
+        self.journal.halted = error
+        if isinstance(error, Evicted):
+            self.journal.closed = True
+        if self.waits is not None:
+            self.waits.stop(error)
+
+    def _expired(self) -> None:
+        """Its time is over."""
+        self.halt(
+            Cancelled(
+                WorkflowTimeout(
+                    f"{self.operation.name!r} {self.workflow_uuid} was cancelled: its timeout had passed",
+                    hint="what it has recorded stands; give it more time with ctx.using(timeout=...)",
+                )
+            )
+        )
+
+    # ------------------------------------------------------------------ the end
+
     def exited(self, child: DynamicChild, exit: Exit) -> None:
         """A life is over; if it was the last one, so is this actor."""
         if child.state is not ChildState.RESTARTING:
@@ -168,6 +274,7 @@ class WorkflowActor:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters = None
+        self._incarnation.results.ring(self.workflow_uuid)
 
     @property
     def waiting(self) -> int:

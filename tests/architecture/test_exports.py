@@ -11,13 +11,14 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable
-    DatabaseUnusable DecodingError EncodingError ExecutorFull ExecutorStopped HandlerContext Header InitializerContext
-    InputError InvocationError Masked MaxRetriesExceeded NonExistentWorkflowError NondeterminismError
-    NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query RemoteError
-    RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout TransactionContext UnknownOperationError
-    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowHandle WorkflowStatus
-    communicator delete get initializer patch post put transaction workflow
+    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable DatabaseUnusable
+    DecodingError DuplicateEventError EncodingError EventKey ExecutorFull ExecutorStopped HandlerContext Header
+    InitializerContext InputError InvocationError MailboxFull Masked MaxRetriesExceeded NonExistentWorkflowError
+    NondeterminismError NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query
+    Received RecvTimeout RemoteError RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic
+    TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError WorkflowContext
+    WorkflowDeadError WorkflowFinishedError WorkflowHandle WorkflowStatus WorkflowTimeout communicator delete get
+    initializer patch post put transaction workflow
 """
 
 ACTORS = """

@@ -14,7 +14,14 @@ LEVELS: dict[str, int] = {"top": 5, "http": 4, "runtime": 3, "actors": 2, "datab
 
 MODULES: dict[str, set[str]] = {
     "top": {"operon", "operon.app", "operon.testing"},
-    "vocabulary": {"operon.catalog", "operon.contexts", "operon.handles", "operon.operations", "operon.routes"},
+    "vocabulary": {
+        "operon.catalog",
+        "operon.contexts",
+        "operon.handles",
+        "operon.operations",
+        "operon.routes",
+        "operon.topics",
+    },
     "leaves": {
         "operon.codec",
         "operon.config",

@@ -47,7 +47,7 @@ class Registered:
 @pytest.fixture
 async def registered(database: str) -> AsyncIterator[Registered]:
     connection = await asyncpg.connect(database)
-    number = await executors.register(connection, "0", SECONDS)
+    number, _ = await executors.register(connection, "0", SECONDS)
     fenced = asyncio.Event()
     lease = Lease(database, number, SECONDS, HEARTBEAT, fenced.set)
     yield Registered(database, connection, number, lease, fenced)
@@ -101,7 +101,7 @@ async def test_it_is_trusted_again_when_the_database_is_back(registered: Registe
 
 async def test_a_nudge_renews_at_once_and_tells_of_the_session_lock(database: str) -> None:
     connection = await asyncpg.connect(database)
-    number = await executors.register(connection, "0", 100.0)
+    number, _ = await executors.register(connection, "0", 100.0)
     lease = Lease(database, number, 100.0, 40.0, lambda: None)
     registered = Registered(database, connection, number, lease, asyncio.Event())
     lease.start()

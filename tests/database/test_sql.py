@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 
 from operon.database import checkpoints, executors, workflows
+from operon.database.batch import Batch
+from operon.database.mail import Mail
 from operon.database.sql import statements
-from operon.database.writer import FLUSH
+from operon.database.writer import FLUSH, FLUSH_MAIL
 
 FILES = sorted(file.name for file in files("operon.database").iterdir() if file.name.endswith(".sql"))
 BLOCKS = [(file, name) for file in FILES for name in statements(file)]
@@ -39,9 +41,12 @@ async def test_the_checkpoint_of_a_transaction_is_prepared_on_every_connection_o
 async def test_the_flush_takes_what_the_writer_sends(database: str) -> None:
     connection = await asyncpg.connect(database)
 
-    prepared = await connection.prepare(FLUSH)
+    flush = await connection.prepare(FLUSH)
+    with_mail = await connection.prepare(FLUSH_MAIL)
 
-    assert len(prepared.get_parameters()) == 27
+    core = 3 + len(Batch().columns())
+    assert len(flush.get_parameters()) == core
+    assert len(with_mail.get_parameters()) == core + len(Mail().columns(0))
     await connection.close()
 
 
@@ -61,4 +66,4 @@ def test_no_block_has_the_name_of_another() -> None:
     ]
     assert {"history", "recorded"} <= set(checkpoints.SQL)
     assert {"register", "renew", "leave"} <= set(executors.SQL)
-    assert {"claim", "claimable", "reload"} <= set(workflows.SQL)
+    assert {"claim", "candidates", "load", "reload"} <= set(workflows.SQL)

@@ -1,7 +1,7 @@
 """Promise: what each operation may cost on the wire, in round trips and commits, counted there and not estimated.
 
 Statements are prepared once on each connection, so every case runs once before it is counted. Heartbeats and polls are
-put off, but where they are what is counted.
+put off, and the listener's pings with them, but where they are what is counted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from tests.guarantees.executors.wire import Wire, tapped
 
 NEVER = 100_000.0
 QUIET: dict[str, Any] = {"poll_seconds": NEVER, "lease_seconds": NEVER, "heartbeat_seconds": NEVER / 4}
+
+
+# The listener has heard its first ping and holds the session lock, and the heartbeat that says so is over.
+SETTLED = "select session_locked_at is not null from operon.executors"
 
 
 class Marks:
@@ -120,6 +124,8 @@ async def tap(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[TestRuntim
     MARKS.reset()
     with tapped(monkeypatch) as wire:
         async with TestRuntime(__name__, **QUIET) as runtime:
+            while not await runtime.fetchval(SETTLED):  # noqa: ASYNC110 - a fact elsewhere rings no bell
+                await asyncio.sleep(0.01)
             yield runtime, wire
 
 

@@ -124,8 +124,8 @@ BESIDE = {
     "executors.renew",
     "prepare executors.others",
     "executors.others",
-    "prepare workflows.claimable",
-    "workflows.claimable",
+    "prepare workflows.candidates",
+    "workflows.candidates",
 }
 
 # What a process says more than that when it takes over the workflow of a dead one that somebody waits for.

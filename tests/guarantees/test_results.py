@@ -56,8 +56,8 @@ def new_gate() -> str:
 
 async def awaited_elsewhere(app: Operon, workflow_uuid: UUID) -> None:
     """Returns when the owner knows that another executor waits."""
-    actor = app.executor.incarnation.live[workflow_uuid]
-    while not actor.listeners:  # noqa: ASYNC110 - set by a notification; nothing else to wait for
+    incarnation = app.executor.incarnation
+    while not incarnation.listeners.get(workflow_uuid):  # noqa: ASYNC110 - set by a notification; nothing else to wait for
         await asyncio.sleep(0)
 
 
@@ -106,10 +106,9 @@ async def test_a_waiter_survives_the_loss_of_every_notification(runtime: TestRun
     handle = await gated(runtime.context, gate)
     async with Operon(__name__, database_url=runtime.database_url, poll_seconds=0.1) as other:
         there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result())
-        actor = runtime.app.executor.incarnation.live[handle.workflow_uuid]
         async with asyncio.timeout(20):
             await awaited_elsewhere(runtime.app, handle.workflow_uuid)
-            actor.listeners = None  # the owner forgets that it was asked
+            runtime.app.executor.incarnation.listeners.clear()  # the owner forgets that it was asked
             gates[gate].set()
 
             assert await there == gate

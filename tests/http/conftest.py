@@ -53,6 +53,12 @@ class DirectInvoker:
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
         raise NotImplementedError
 
+    async def send(self, ctx: InvokingContext, destination: UUID, message: Any, *rest: Any) -> None:
+        raise NotImplementedError
+
+    async def get_event(self, workflow_uuid: UUID, key: Any, timeout: float | None) -> Any:
+        raise NotImplementedError
+
 
 @dataclass
 class Outcome:

@@ -62,11 +62,13 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     async with TestRuntime(one_step) as runtime:
         connection = await asyncpg.connect(runtime.database_url)
-        number = await executors.register(connection, "0", 60.0)
+        number, _ = await executors.register(connection, "0", 60.0)
         lease = Lease(runtime.database_url, number, 60.0, 20.0, lambda: None)
         fenced = asyncio.Event()
-        writer = Writer(runtime.database_url, "0")
-        made = Bench(runtime.database_url, connection, number, Committer(writer, lease, fenced.set), fenced)
+        writer = Writer(runtime.database_url, "0", 10_000)
+        made = Bench(
+            runtime.database_url, connection, number, Committer(writer, lease, fenced.set, lambda _batch: None), fenced
+        )
         yield made
         if made.running is not None:
             made.running.cancel()

@@ -44,7 +44,7 @@ class Life:
 
     def __init__(self, recorded: list[Checkpoint]) -> None:
         # A committer that nobody runs: what is appended stays in its batch, in order, to be read from there.
-        self._committer = Committer(cast(Writer, None), cast(Lease, None), lambda: None)
+        self._committer = Committer(cast(Writer, None), cast(Lease, None), lambda: None, lambda _batch: None)
         self._journal = Journal(self._committer, WORKFLOW, "tree", recorded, None)
         self._recorded = recorded
         self.places: dict[int, str] = {}  # number -> where in the tree it was called

@@ -19,14 +19,14 @@ async def waiting(ctx: WorkflowContext) -> str:
 async def test_an_executor_that_drains_claims_nothing(anyio_backend: str) -> None:
     async with TestRuntime(__name__, poll_seconds=NEVER) as runtime:
         incarnation = runtime.executor.incarnation
+        incarnation.draining = True  # before there is any work: its first look may still be under way
         uuid = uuid4()
         ready = "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'waiting', '0', $2)"
         await runtime.execute(ready, uuid, b"{}")
 
-        incarnation.draining = True
-        await incarnation.recovery._look()  # pyright: ignore[reportPrivateUsage]
+        await incarnation.activator._work()  # pyright: ignore[reportPrivateUsage]
 
         assert await runtime.fetchval("select owner from operon.workflows where workflow_uuid = $1", uuid) is None
         incarnation.draining = False
-        incarnation.recovery.ring()
+        incarnation.activator.ring()
         assert await runtime.context.retrieve_workflow(uuid).get_result(timeout=30) == "done"

@@ -22,8 +22,8 @@ import asyncpg
 import asyncpg.protocol
 import msgspec
 
-from operon.database import checkpoints, executors, workflows
-from operon.database.writer import FLUSH
+from operon.database import checkpoints, executors, notifications, workflows
+from operon.database.writer import FLUSH, FLUSH_MAIL
 
 EXCHANGES = (
     "prepare",
@@ -40,14 +40,21 @@ EXCHANGES = (
 
 NAMES = {
     text: f"{table}.{name}"
-    for table, module in (("executors", executors), ("workflows", workflows), ("checkpoints", checkpoints))
+    for table, module in (
+        ("executors", executors),
+        ("workflows", workflows),
+        ("checkpoints", checkpoints),
+        ("notifications", notifications),
+    )
     for name, text in module.SQL.items()
-} | {FLUSH: "flush"}
+} | {FLUSH: "flush", FLUSH_MAIL: "flush with mail"}
 COMMIT = re.compile(r"execute operon_checkpoint \('\w+', \d+, \d+, \d+, '\\x(\w+)'")
 NUMBER = re.compile(r"(?<=[_ ])\d+")
 
-# Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends.
-STARTS, NUMBERS, STEPS, ENDS = 4, 14, 16, 22
+# Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
+# workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
+STARTS, NUMBERS, STEPS, ENDS = 4, 15, 17, 23
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 28, 30, 33, 39, 48
 
 When = Literal["before", "after", "held"]
 
@@ -113,7 +120,7 @@ def label_of(exchange: str, args: tuple[Any, ...]) -> str:
             return text_label(args[0])
         case "prepare":
             return f"prepare {text_label(args[1])}"
-        case "bind_execute" if args[0].query == FLUSH:
+        case "bind_execute" if args[0].query in (FLUSH, FLUSH_MAIL):
             return flush_label(args[1])
         case "bind_execute" | "bind_execute_many":
             return text_label(args[0].query)
@@ -134,4 +141,10 @@ def flush_label(args: Any) -> str:
     for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
         parts.append(name[:45] if number >= 0 else f"call {name}")
     parts += ["end" for _ in args[ENDS] or ()]
+    if len(args) > PARKS:
+        parts += ["received" for _ in args[RECEIVED] or ()]
+        parts += ["unpark" for _ in args[UNPARKED] or ()]
+        parts += [f"event {key}" for key in args[EVENTS] or ()]
+        parts += [f"send {topic or ''}".rstrip() for topic in args[TOPICS] or ()]
+        parts += [f"park {NUMBER.sub('N', what)[:20]}" for what in args[PARKS] or ()]
     return f"flush {' + '.join(parts)}"

@@ -1,0 +1,209 @@
+-- A flush that also carries messages, events and parked workflows. Still one round trip and one transaction.
+--
+-- Parking loses no wake-up because of two locks. Whoever sends to a workflow first takes its row FOR KEY SHARE; whoever
+-- sets an event or ends it has its row FOR NO KEY UPDATE. Whoever parks takes the own row FOR UPDATE and the rows of
+-- those it waits for FOR SHARE, and then looks, in a new statement, whether what it waits for is there. So of the two
+-- one is first, and the other one sees it. Parking comes last here and skips what is locked, so it never makes a circle.
+
+-- The topics that a parked workflow waits for, as they travel: joined by a character that no topic contains.
+create function operon.topics(joined text) returns text[] language sql immutable as
+$$select case when joined = '' then '{""}'::text[] else pg_catalog.string_to_array(joined, e'\x1f') end$$;
+
+create function operon.flush_mail(
+    me bigint, number bigint, app_version text,
+    s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
+    s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
+    c_uuid uuid[], c_step integer[], c_kind smallint[], c_name text[], c_output bytea[], c_error bytea[],
+    c_started float8[], c_attempts smallint[], c_seen text[],
+    f_uuid uuid[], f_status smallint[], f_output bytea[], f_error bytea[],
+    bells text[],
+    r_uuid uuid[], r_sequence bigint[],
+    u_uuid uuid[],
+    e_uuid uuid[], e_step integer[], e_key text[], e_value bytea[],
+    mailbox_limit integer,
+    m_sender uuid[], m_step integer[], m_destination uuid[], m_topic text[], m_body bytea[], m_key text[],
+    m_keep boolean[], m_traceparent text[], m_started float8[], m_seen text[],
+    p_uuid uuid[], p_kind smallint[], p_what text[], p_topics text[], p_wake float8[],
+    w_waiter uuid[], w_target uuid[], w_key text[],
+    out taken uuid[], out woken uuid[], out codes smallint[], out sequences bigint[], out busy uuid[]
+) language plpgsql
+set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+    affected bigint;
+    fresh bigint[]; -- messages whose idempotency key was new
+    others uuid[];
+    parked uuid[];
+    held uuid[]; -- those they wait for, locked
+    ready uuid[]; -- those for whom it is there already
+begin
+    select f.taken, f.woken into taken, woken from operon.flush(
+        me, number, app_version,
+        s_uuid, s_name, s_inputs, s_status, s_output, s_error, s_caller, s_request, s_parent, s_parent_step, s_deadline,
+        c_uuid, c_step, c_kind, c_name, c_output, c_error, c_started, c_attempts, c_seen,
+        f_uuid, f_status, f_output, f_error, bells
+    ) as f;
+
+    if r_uuid is not null then
+        delete from operon.notifications n
+        using unnest(r_uuid, r_sequence) as u (id, sequence)
+        where n.destination = u.id and n.sequence = u.sequence;
+        get diagnostics affected = row_count;
+        if affected <> cardinality(r_uuid) then
+            raise exception 'a message was removed before it was received' using errcode = 'OP003';
+        end if;
+    end if;
+
+    if u_uuid is not null then
+        delete from operon.waits x where x.waiter = any (u_uuid);
+        update operon.workflows w
+        set wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
+        where w.workflow_uuid = any (u_uuid) and w.owner + 0 = me and w.status + 0 = 0;
+    end if;
+
+    if e_uuid is not null then
+        perform from operon.workflows w where w.workflow_uuid = any (e_uuid) order by w.workflow_uuid for no key update;
+        insert into operon.events (workflow_uuid, step, key, value)
+        select * from unnest(e_uuid, e_step, e_key, e_value)
+        on conflict (workflow_uuid, key)
+        do update set step = excluded.step, value = excluded.value, set_at = clock_timestamp();
+        woken := woken || operon.wake(me, e_uuid, e_key);
+    end if;
+
+    if m_destination is not null then
+        perform from operon.workflows w where w.workflow_uuid = any (m_destination) order by w.workflow_uuid for key share;
+        if m_key is not null then
+            with wanted as materialized (
+                select distinct on (u.destination, u.key) u.n, u.destination, u.key
+                from unnest(m_destination, m_key) with ordinality as u (destination, key, n)
+                join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
+                where u.key is not null
+                order by u.destination, u.key, u.n
+            ), remembered as (
+                insert into operon.notification_keys (destination, key)
+                select wanted.destination, wanted.key from wanted order by wanted.destination, wanted.key
+                on conflict do nothing
+                returning destination, key
+            )
+            select array_agg(wanted.n) into fresh
+            from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
+        end if;
+        with letter as materialized (
+            select u.*, w.status, w.owner, w.wait_kind, pg_catalog.row_number() over (partition by u.destination order by u.n) as nth,
+                w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
+            from unnest(m_sender, m_destination, m_topic, m_body, m_key, m_keep, m_traceparent) with ordinality
+                as u (sender, destination, topic, body, key, keep, traceparent, n)
+            left join operon.workflows w on w.workflow_uuid = u.destination
+        ), box as materialized (
+            -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
+            select d.destination, x.oldest,
+                case when x.newest - x.oldest < mailbox_limit - 200 then 0 else (
+                    select count(*) from (
+                        select from operon.notifications n where n.destination = d.destination limit mailbox_limit
+                    ) as counted
+                ) end as waiting
+            from (select distinct letter.destination from letter where letter.status = 0) as d
+            cross join lateral (
+                select min(n.sequence) as oldest, max(n.sequence) as newest
+                from operon.notifications n where n.destination = d.destination
+            ) as x
+        ), judged as materialized (
+            select l.*, b.oldest,
+                case when l.status is null then 4
+                    when l.status <> 0 then case when l.keep then 7 else 5 end
+                    when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
+                    when b.waiting + l.nth > mailbox_limit then 6
+                    else 0 end as code
+            from letter l left join box b on b.destination = l.destination
+        ), numbered as materialized (
+            select o.*, pg_catalog.nextval('operon.notifications_sequence_seq') as sequence
+            from (select * from judged where judged.code in (0, 5, 7) order by judged.n) as o
+        ), posted as (
+            insert into operon.notifications (destination, sequence, woke, topic, sender, traceparent, body)
+            overriding system value
+            select o.destination, o.sequence, o.woke, o.topic, o.sender, o.traceparent, o.body
+            from numbered o where o.code = 0 order by o.n
+        ), buried as (
+            insert into operon.dead_letters (destination, sequence, sent_at, topic, sender, body, reason)
+            select o.destination, o.sequence, clock_timestamp(), o.topic, o.sender, o.body, 'finished'
+            from numbered o where o.code <> 0
+        ), forgotten as (
+            delete from operon.notification_keys k using judged j
+            where j.code = 6 and j.n = any (fresh) and k.destination = j.destination and k.key = j.key
+        )
+        select
+            -- 1 and 2: to one of ours, which has to be told; 2: and nothing else is in its mailbox.
+            array_agg(
+                case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
+                    then case when j.nth = 1 and j.oldest is null then 2 else 1 end
+                    else j.code end order by j.n
+            ),
+            array_agg(o.sequence order by j.n),
+            array_agg(distinct j.destination) filter (
+                where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
+            )
+        into codes, sequences, others
+        from judged j left join numbered o on o.n = j.n;
+
+        insert into operon.checkpoints (workflow_uuid, step, kind, name, output, started_at, seen)
+        select u.sender, u.step, 10, coalesce(u.topic, ''),
+            pg_catalog.convert_to(case u.code when 3 then '"duplicate"' when 4 then '"unknown"' when 5 then '"finished"'
+                when 6 then '"full"' else '"sent"' end, 'UTF8'),
+            pg_catalog.to_timestamp(u.started), u.seen
+        from unnest(m_sender, m_step, m_topic, codes, m_started, m_seen) as u (sender, step, topic, code, started, seen)
+        where u.step is not null;
+        if others is not null then
+            perform operon.ring(me, others);
+        end if;
+        if 2 < any (codes) then
+            update operon.executors set answers = pg_catalog.array_to_string(codes, ',') where incarnation = me;
+        end if;
+    end if;
+
+    if p_uuid is not null then
+        parked := array(
+            select w.workflow_uuid from operon.workflows w
+            where w.workflow_uuid = any (p_uuid) and w.owner + 0 = me and w.status + 0 = 0
+            order by w.workflow_uuid for update skip locked
+        );
+        if w_target is not null then
+            held := array(
+                select w.workflow_uuid from operon.workflows w
+                where w.workflow_uuid = any (w_target) order by w.workflow_uuid for share skip locked
+            );
+            parked := array(
+                select p from unnest(parked) as p
+                where not exists (
+                    select from unnest(w_waiter, w_target) as x (waiter, target)
+                    where x.waiter = p and x.target <> all (held)
+                )
+            );
+            insert into operon.waits (target, waiter, key)
+            select x.target, x.waiter, x.key from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
+            where x.waiter = any (parked)
+            on conflict (target, waiter, key) do update set due = false;
+        end if;
+        -- The look, in a new statement.
+        ready := array(
+            select p.id from unnest(p_uuid, p_topics) as p (id, topics)
+            where p.topics is not null and exists (
+                select from operon.notifications n
+                where n.destination = p.id and coalesce(n.topic, '') = any (operon.topics(p.topics))
+            )
+            union
+            select x.waiter from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
+            where exists (select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0)
+                or exists (select from operon.events e where e.workflow_uuid = x.target and e.key = x.key)
+        );
+        update operon.workflows w
+        set wait_kind = p.kind, wait_what = p.what, wait_since = clock_timestamp(), wait_topics = operon.topics(p.topics),
+            wake_at = pg_catalog.to_timestamp(p.wake)
+        from unnest(p_uuid, p_kind, p_what, p_topics, p_wake) as p (id, kind, what, topics, wake)
+        where w.workflow_uuid = p.id and p.id = any (parked) and p.id <> all (ready);
+        busy := array(select p from unnest(p_uuid) as p where p <> all (parked) or p = any (ready));
+        if w_target is not null and cardinality(busy) > 0 then
+            delete from operon.waits x where x.waiter = any (busy);
+        end if;
+    end if;
+end
+$$;

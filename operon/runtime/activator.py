@@ -1,0 +1,243 @@
+"""Brings workflows to life: what nobody runs any more is claimed, what is parked here is brought back.
+
+Each look, once per poll interval and whenever somebody rings, is one query: work that nobody alive owns, and parked
+workflows that have got what they waited for or soon will have. A ring that names workflows of this executor's own needs
+no look. Whatever was rung for and not heard is found by the next look, so a lost notification costs one interval.
+
+Nothing is taken from a living executor. Parked workflows stay with theirs, which brings them back without a write; when
+it is gone, whoever finds them claims them. As many come to life as there is room for, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from operon.database import checkpoints, notifications, workflows
+from operon.database.connection import Connection, is_weather
+from operon.operations import Operation
+from operon.runtime.callers import caller_of
+from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
+from operon.runtime.timers import Timer
+from operon.runtime.workflow_actor import WorkflowActor
+
+if TYPE_CHECKING:
+    from operon.database.workflows import Claimed
+    from operon.runtime.incarnation import Incarnation
+
+logger = logging.getLogger("operon.recovery")
+
+CLAIM_MAX = 1_000
+
+
+class Activator:
+    """Looks for workflows to bring to life, in one incarnation of an executor."""
+
+    def __init__(self, incarnation: Incarnation, poll_seconds: float, max_live: int) -> None:
+        self._incarnation = incarnation
+        self._poll_seconds = poll_seconds
+        self._max_live = max_live
+        self._rung = asyncio.Event()
+        self._look_wanted = True
+        self._woken: dict[UUID, None] = {}  # parked workflows of ours to bring back, in order
+        self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
+        self._names = [operation.name for operation in incarnation.catalog.operations.values()]
+        self._complaint = ""
+        self.activated = 0
+
+    def ring(self) -> None:
+        """There may be something to claim: look now."""
+        self._look_wanted = True
+        self._rung.set()
+
+    def wake(self, workflow_uuid: UUID) -> None:
+        """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
+        actor = self._incarnation.live.get(workflow_uuid)
+        if actor is not None:
+            actor.ring()
+        else:
+            self._woken[workflow_uuid] = None
+            self._rung.set()
+
+    def expect(self, workflow_uuid: UUID, wake_at: float) -> None:
+        """A parked workflow of ours is woken at a time; times far off are found by the look that is near them."""
+        if wake_at - self._incarnation.clock.now() > 2 * self._ahead_seconds:
+            return
+        known = self._expected.get(workflow_uuid)
+        if known is not None:
+            if known.deadline <= wake_at:
+                return
+            known.cancel()
+        self._expected[workflow_uuid] = self._incarnation.timers.at(wake_at, lambda: self._due(workflow_uuid))
+
+    def freed(self) -> None:
+        """There is room for one more."""
+        if self._woken:
+            self._rung.set()
+
+    def _due(self, workflow_uuid: UUID) -> None:
+        del self._expected[workflow_uuid]
+        if workflow_uuid not in self._incarnation.live:
+            self.wake(workflow_uuid)
+
+    @property
+    def _ahead_seconds(self) -> float:
+        return 2 * self._poll_seconds
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Looks until cancelled."""
+        started()
+        while True:
+            self._rung.clear()
+            try:
+                await self._work()
+            except Exception as error:
+                if not is_weather(error):
+                    raise
+                self._incarnation.lease.shaken()
+                self._look_wanted = True
+                self._complain(f"{type(error).__name__}: {error}")
+            try:
+                async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
+                    await self._rung.wait()
+            except TimeoutError:
+                self._look_wanted = True
+
+    @property
+    def _pause(self) -> float:
+        """Until the next look: shorter while notifications are not heard."""
+        incarnation = self._incarnation
+        waiting = bool(incarnation.results.awaited or incarnation.parker.waiting or incarnation.parker.parked)
+        return incarnation.notifier.poll_seconds(self._poll_seconds, waiting=waiting)
+
+    def _complain(self, complaint: str) -> None:
+        """Once for each reason: while a server is away, the same would be said ten times a second."""
+        level = logging.DEBUG if complaint == self._complaint else logging.WARNING
+        logger.log(level, "no look for work: %s", complaint)
+        self._complaint = complaint
+
+    async def _work(self) -> None:
+        incarnation = self._incarnation
+        if not incarnation.lease.trusted or not self._names:
+            return
+        async with incarnation.look_ups.connection() as connection:
+            await self._bring_back(connection)
+            if self._look_wanted:
+                self._look_wanted = False
+                while await self._look(connection):
+                    pass
+                await self._bring_back(connection)
+                await self._poll(connection)
+
+    @property
+    def _room(self) -> int:
+        incarnation = self._incarnation
+        if incarnation.draining or not incarnation.lease.trusted:
+            return 0
+        return max(0, min(CLAIM_MAX, self._max_live - len(incarnation.live)))
+
+    async def _bring_back(self, connection: Connection) -> None:
+        """Brings back parked workflows of ours, as many as there is room for."""
+        incarnation = self._incarnation
+        while self._woken and (room := self._room):
+            batch = dict.fromkeys(islice(self._woken, room))
+            for workflow_uuid in batch:
+                del self._woken[workflow_uuid]
+            try:
+                loaded = await workflows.load(connection, incarnation.number, batch, self._names)
+                await self._activate(connection, loaded)
+            except BaseException:
+                self._woken = {**batch, **self._woken}
+                raise
+
+    async def _look(self, connection: Connection) -> bool:
+        """Finds work, claims what is nobody's; True if there may be more."""
+        incarnation = self._incarnation
+        room = self._room
+        found, now = await workflows.candidates(
+            connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
+        )
+        incarnation.clock.sample(now)
+        orphans: list[UUID] = []
+        for candidate in found:
+            if candidate.wake_at is not None and candidate.wake_at > now:
+                if candidate.mine:
+                    self.expect(candidate.workflow_uuid, candidate.wake_at)
+            elif candidate.mine:
+                actor = incarnation.live.get(candidate.workflow_uuid)
+                if actor is None:
+                    self._woken[candidate.workflow_uuid] = None
+                    incarnation.notifier.missed(candidate.wake_at is None)
+                elif candidate.wake_at is None:
+                    actor.ring()
+            else:
+                orphans.append(candidate.workflow_uuid)
+        if not room or not orphans:
+            return False
+        claimed = await workflows.claim(connection, incarnation.number, orphans)
+        await self._activate(connection, claimed)
+        return len(found) >= room and bool(claimed)
+
+    async def _activate(self, connection: Connection, claimed: list[Claimed]) -> None:
+        """Brings workflows to life, with what they have recorded and what has come for them."""
+        incarnation = self._incarnation
+        claimed = [workflow for workflow in claimed if workflow.workflow_uuid not in incarnation.live]
+        if not claimed:
+            return
+        history = await checkpoints.history(connection, [workflow.workflow_uuid for workflow in claimed])
+        boxes = {
+            workflow.workflow_uuid: Mailbox(workflow.workflow_uuid, empty=False)
+            for workflow in claimed
+            if workflow.wait_topics
+        }
+        asked = [
+            (workflow.workflow_uuid, topic or None, LOOK_MAX)
+            for workflow in claimed
+            for topic in workflow.wait_topics or ()
+        ]
+        if asked:
+            for (uuid, topic, _), messages in zip(asked, await notifications.oldest(connection, asked), strict=True):
+                boxes[uuid].found(topic, [Message(*message) for message in messages], boxes[uuid].rings)
+        for workflow in claimed:
+            uuid = workflow.workflow_uuid
+            if uuid in incarnation.live:
+                continue
+            operation: Operation[..., object] = incarnation.catalog.operations[workflow.name]
+            actor = WorkflowActor(
+                incarnation,
+                operation,
+                uuid,
+                caller_of(workflow),
+                workflow.inputs,
+                workflow.epoch,
+                history.get(uuid, []),
+                deadline=workflow.deadline,
+                parked=workflow.parked,
+                mailbox=boxes.get(uuid),
+            )
+            incarnation.spawn(actor)
+            if uuid in self._woken:  # it rang again while it was being read
+                del self._woken[uuid]
+                actor.ring()
+        self.activated += len(claimed)
+        await asyncio.sleep(0)
+
+    async def _poll(self, connection: Connection) -> None:
+        """The safety poll: whatever is waited for here may have come without a ring."""
+        waiting = {actor.workflow_uuid: actor for actor in self._incarnation.parker.waiting if actor.waits is not None}
+        asked = [
+            (uuid, topic) for uuid, actor in waiting.items() for topic in (actor.waits and actor.waits.topics) or ()
+        ]
+        if asked:
+            for workflow_uuid in await notifications.waiting(connection, asked):
+                waiting[workflow_uuid].ring()
+                self._incarnation.notifier.missed(1)
+        await self._incarnation.results.poll(connection)
+
+    def __repr__(self) -> str:
+        return f"<Activator: {self.activated} brought to life, {len(self._woken)} to come>"
