@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -19,6 +15,7 @@ from operon.database import checkup, testbed
 from operon.database.checkup import Health, Server, hears
 from operon.database.migrate import migrations
 from tests.cli.calls import Result, call, command
+from tests.cli.pooler import pooled
 
 SOUND = Health(
     server=Server(
@@ -225,37 +222,29 @@ async def test_a_session_that_hears_nothing_is_noticed(database: str, empty: str
     assert not await hears(database, empty)  # notifications stay in their database
 
 
-@asynccontextmanager
-async def pooler(url: str) -> AsyncGenerator[str]:
-    """A scripted peer: it passes everything on, but makes up the process that it announces, as poolers do."""
-    parts = urlsplit(url)
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+async def test_a_pooler_in_transaction_mode_is_recognized(database: str) -> None:
+    async with pooled(database) as url:
+        found = await checkup.examine(url)
+        heard, heard_directly = await hears(url, url), await hears(database, url)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if "host" in query:
-            path = f"{query['host']}/.s.PGSQL.{query.get('port', '5432')}"
-            server_reader, server_writer = await asyncio.open_unix_connection(path)
-        else:
-            server_reader, server_writer = await asyncio.open_connection(parts.hostname, parts.port or 5432)
-        await asyncio.gather(forward(reader, server_writer), forward(server_reader, writer, disguise=True))
-
-    async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter, disguise: bool = False) -> None:
-        while data := await source.read(65536):
-            at = data.find(b"K\x00\x00\x00\x0c") if disguise else -1
-            if at >= 0:
-                data, disguise = data[: at + 5] + b"\x7f\x00\x00\x01" + data[at + 9 :], False
-            target.write(data)
-        target.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        port = listening.sockets[0].getsockname()[1]
-        yield f"{parts.scheme}://{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+    assert (found.pooled, found.shared, found.refused) == (True, True, None)
+    assert (heard, heard_directly) == (False, True)
 
 
-async def test_a_pooler_in_between_is_noticed(database: str) -> None:
-    async with pooler(database) as url:
-        pooled, direct = await checkup.examine(url), await checkup.examine(database)
+async def test_without_a_pooler_sessions_are_one_s_own(database: str) -> None:
+    found = await checkup.examine(database)
 
-    assert (pooled.pooled, direct.pooled) == (True, False)
-    assert pooled.server.version == direct.server.version
+    assert (found.pooled, found.shared, found.refused) == (False, False, None)
+
+
+async def test_the_doctor_tells_of_a_pooler_and_workflows_are_listed_through_it(database: str) -> None:
+    async with pooled(database) as url:
+        told = await call("doctor", "--json", "--database-url", url)
+        listed = await call("workflow", "list", "--json", "--database-url", url)
+
+    assert told.code == 1
+    assert [check for check, (verdict, _) in findings(told).items() if verdict == "wrong"] == [
+        "sessions",
+        "notifications",
+    ]
+    assert (listed.code, listed.json) == (0, [])
