@@ -24,6 +24,7 @@ from typing import (
     overload,
 )
 
+from operon.authorization import ROLES, roles_marked, rules_of
 from operon.contexts import (
     CommunicatorContext,
     InitializerContext,
@@ -69,10 +70,22 @@ class Described:
         self.fn = fn
         self.name: str = name or fn.__qualname__
         self.routes: tuple[Route, ...] = ()
-        self.required_roles: tuple[str, ...] | None = None
+        self.owner: type | None = None
+        if (roles := roles_marked(fn)) is not None:  # by a decorator below this one
+            setattr(self, ROLES, roles)
         self.__doc__ = fn.__doc__
         self.__name__: str = getattr(fn, "__name__", self.name)
         self.__module__ = fn.__module__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """The class that it is defined in, whose rules are its own; another name for it changes nothing."""
+        self.owner = self.owner or owner
+
+    @functools.cached_property
+    def required_roles(self) -> tuple[str, ...] | None:
+        """Any of these lets a caller through, `()` lets everyone. None: nobody said, here or for the class."""
+        roles = roles_marked(self)
+        return roles if roles is not None else rules_of(self.owner).default_roles
 
     @functools.cached_property
     def signature(self) -> Signature:

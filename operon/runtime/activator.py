@@ -229,10 +229,8 @@ class Activator:
 
     async def _poll(self, connection: Connection) -> None:
         """The safety poll: whatever is waited for here may have come without a ring."""
-        waiting = {actor.workflow_uuid: actor for actor in self._incarnation.parker.waiting if actor.waits is not None}
-        asked = [
-            (uuid, topic) for uuid, actor in waiting.items() for topic in (actor.waits and actor.waits.topics) or ()
-        ]
+        waiting = {actor.workflow_uuid: actor for actor in self._incarnation.parker.waiting}
+        asked = [(uuid, topic) for uuid, actor in waiting.items() for topic in actor.awaited_topics]
         if asked:
             for workflow_uuid in await notifications.waiting(connection, asked):
                 waiting[workflow_uuid].ring()

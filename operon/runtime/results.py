@@ -216,6 +216,29 @@ class Results:
         )
 
 
+class Owned:
+    """The same answers for the workflows of one user; those of others are unknown, in the same words."""
+
+    __slots__ = ("_results", "_user")
+
+    def __init__(self, results: Results, user: str | None) -> None:
+        self._results = results
+        self._user = user
+
+    async def require(self, workflow_uuid: UUID) -> None:
+        """NonExistentWorkflowError for an unknown UUID, and for that of another user."""
+        if await self.status(workflow_uuid) is None:
+            raise nonexistent(workflow_uuid)
+
+    async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
+        await self.require(workflow_uuid)
+        return await self._results.result(workflow_uuid, timeout)
+
+    async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
+        status = await self._results.status(workflow_uuid)
+        return status if status is not None and status.authenticated_user == self._user else None
+
+
 def nonexistent(workflow_uuid: UUID) -> NonExistentWorkflowError:
     return NonExistentWorkflowError(
         f"there is no workflow {workflow_uuid}", hint="was it started with this UUID, in this database?"

@@ -208,6 +208,11 @@ class WorkflowActor:
             and 0 < len(self.waits) == self.journal.outstanding
         )
 
+    @property
+    def awaited_topics(self) -> set[str | None]:
+        """The topics whose messages it waits for."""
+        return set() if self.waits is None else self.waits.topics
+
     async def pause(self, wait: Wait) -> None:
         """Waits until somebody rings."""
         if self.waits is None:
@@ -242,9 +247,10 @@ class WorkflowActor:
         """Takes the coroutine down, at its next step or where it waits. Evicted: nothing more of it is recorded."""
         if self.journal is None or self.journal.halted is not None:
             return
-        self.journal.halted = error
         if isinstance(error, Evicted):
-            self.journal.closed = True
+            self.journal.evict(error)
+        else:
+            self.journal.halted = error
         if self.waits is not None:
             self.waits.stop(error)
 

@@ -15,6 +15,7 @@ LEVELS: dict[str, int] = {"top": 5, "http": 4, "runtime": 3, "actors": 2, "datab
 MODULES: dict[str, set[str]] = {
     "top": {"operon", "operon.app", "operon.testing"},
     "vocabulary": {
+        "operon.authorization",
         "operon.catalog",
         "operon.contexts",
         "operon.handles",

@@ -32,6 +32,7 @@ def test_there_are_these_commands() -> None:
         "doctor",
         "init",
         "migrate",
+        "openapi",
         "postgres start",
         "postgres stop",
         "postgres url",
