@@ -12,24 +12,20 @@ import sys
 from typing import Any
 
 from operon.cli.failure import fail
+from operon.config import load
 
-CHILD = "_OPERON_RELOADED"  # set for the process that is replaced
 STOP_SECONDS = 10
-
-
-def is_child() -> bool:
-    """Whether this process is the one that is replaced."""
-    return CHILD in os.environ
 
 
 def restart_on_changes() -> None:
     """Runs this command without `--reload`, again after each change of a .py file, until SIGTERM or Ctrl-C."""
+    if load().settings.env == "production":
+        fail("--reload is for development, and env is production", "start without --reload")
     try:
         watchfiles: Any = importlib.import_module("watchfiles")
     except ImportError:
         fail("--reload needs watchfiles, which is not installed", "pip install 'operon[reload]'")
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    os.environ[CHILD] = "1"
     watchfiles.run_process(
         os.getcwd(),
         target=shlex.join([sys.executable, "-m", "operon.cli", *arguments]),

@@ -12,7 +12,6 @@ import click
 from operon.app import Operon
 from operon.cli import reload
 from operon.cli.database import shown_database
-from operon.cli.failure import fail
 from operon.cli.target import load
 from operon.cli.target import target as as_target
 from operon.runtime.loop import run, settle_garbage
@@ -45,8 +44,6 @@ def start(target: tuple[str, str], log_level: str, reloads: bool, **options: Any
     for name, value in options.items():
         if value is not None and getattr(app.settings, name) != value:
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), app.configuration.origins[name])
-    if reload.is_child() and app.settings.env == "production":
-        fail("--reload is for development, and env is production", "start without --reload")
     run(serve(app))
 
 

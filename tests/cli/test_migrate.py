@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from operon.cli.grants import grants
-from operon.database import testbed
+from operon.database import checkup, testbed
 from operon.database.migrate import migrations
 from operon.errors import ConfigurationError
 from tests.cli.calls import call, command
@@ -78,7 +78,9 @@ async def test_the_printed_grants_are_enough_to_migrate_and_to_run(
     looked = await call("workflow", "list", "--json", "--database-url", await as_role(empty, application))
 
     await testbed.execute(await as_role(empty, owner), "alter table operon.workflows add column later text")
+    health = await checkup.examine(await as_role(empty, application))
     assert migrated.code == 0, migrated.err
+    assert health.missing_rights == []
     assert result == "Hello, Ada: 3"
     assert [one["name"] for one in looked.json] == ["greet"]
 

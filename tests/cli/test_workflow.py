@@ -119,7 +119,10 @@ async def test_filters_leave_what_fits_all_of_them(runtime: TestRuntime) -> None
 
 
 async def test_a_list_for_people_says_how_to_go_on(runtime: TestRuntime) -> None:
-    older, newer = await succeeded(runtime, user=HOSTILE), await failed(runtime)
+    older, newer = await succeeded(runtime), await failed(runtime)
+    await runtime.execute(
+        "update operon.workflows set authenticated_user = $2 where workflow_uuid = $1", older, HOSTILE
+    )
 
     page, everything = await ask(runtime, "list", "--limit", "1"), await ask(runtime, "list", "--limit", "3")
 
