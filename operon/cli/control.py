@@ -1,4 +1,4 @@
-"""`operon workflow cancel` and `resume`: the two things that may be done to a workflow from outside of the application."""
+"""`operon workflow cancel` and `resume`: what may be done to a workflow from outside of its application."""
 
 from __future__ import annotations
 
