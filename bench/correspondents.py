@@ -9,6 +9,7 @@ from uuid import UUID
 import operon
 from bench import harness, letters
 from bench.letters import FinishLine, Part
+from operon.contexts import InvokingContext
 from operon.runtime.loop import settle_garbage
 
 EVENTS_APART_SECONDS = 0.003  # so that whoever waits for the event has looked, and waits
@@ -47,7 +48,7 @@ async def publisher(ctx: operon.WorkflowContext, events: int) -> None:
         await ctx.set_event(str(number), time.perf_counter())
 
 
-async def exchange(ctx: operon.InvokingContext, messages: int) -> float:
+async def exchange(ctx: InvokingContext, messages: int) -> float:
     """Seconds that two workflows need for so many messages."""
     rounds = max(1, messages // 2)
     begun = time.perf_counter()
@@ -58,7 +59,7 @@ async def exchange(ctx: operon.InvokingContext, messages: int) -> float:
     return time.perf_counter() - begun
 
 
-async def receive(ctx: operon.InvokingContext, part: Part) -> None:
+async def receive(ctx: InvokingContext, part: Part) -> None:
     """Starts those who wait, and tells the sender who of them is finished."""
     line = FinishLine()
     handles = [await addressee(ctx) for _ in range(part.warm_up + part.count)]
@@ -73,7 +74,7 @@ async def receive(ctx: operon.InvokingContext, part: Part) -> None:
         await asyncio.gather(*finishing)
 
 
-async def publish(ctx: operon.InvokingContext, events: int) -> list[float]:
+async def publish(ctx: InvokingContext, events: int) -> list[float]:
     """Seconds from set_event to whoever waits for it in this process, of each event."""
     gates.clear()
     handle = await publisher(ctx, events)
@@ -89,9 +90,9 @@ async def publish(ctx: operon.InvokingContext, events: int) -> list[float]:
 
 
 async def main(part: Part) -> None:
-    # "parked": whoever waits leaves memory at once; else as by default, after a longer time than this takes.
-    parking = {"park_after_seconds": 0.0} if part.role == "receive parked" else {}
-    async with operon.Operon(__name__, database_url=part.database_url, **parking) as app:
+    # Whoever waits leaves memory at once, or not at all.
+    parking = {"receive": letters.FOREVER_SECONDS, "receive parked": 0.0}.get(part.role)
+    async with operon.Operon(__name__, database_url=part.database_url, park_after_seconds=parking) as app:
         settle_garbage()
         ctx = app.context()
         match part.role:

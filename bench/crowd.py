@@ -8,6 +8,7 @@ from uuid import UUID
 import operon
 from bench import harness, letters
 from bench.letters import Part
+from operon.contexts import InvokingContext
 from operon.runtime.loop import settle_garbage
 
 
@@ -17,7 +18,7 @@ async def one_of_many(ctx: operon.WorkflowContext) -> str:
     return message
 
 
-async def wait_and_wake(ctx: operon.InvokingContext, count: int, concurrency: int) -> None:
+async def wait_and_wake(ctx: InvokingContext, count: int, concurrency: int) -> None:
     """A small crowd first, so that what a process allocates once is not charged to those who wait."""
     handles = [await one_of_many(ctx) for _ in range(count)]
     await letters.in_turns(count, concurrency, lambda n: ctx.send(handles[n].workflow_uuid, letters.MESSAGE, "seat"))
@@ -34,14 +35,15 @@ async def main(part: Part) -> None:
         settle_garbage()
         ctx = app.context()
         await wait_and_wake(ctx, part.warm_up, part.concurrency)
-        uuids: list[UUID] = []
+        # Not a list of UUIDs: objects that stay between others that go would keep the memory of those from the system.
+        uuids = bytearray(16 * part.count)
 
-        async def start(_: int) -> None:
+        async def start(number: int) -> None:
             handle = await one_of_many(ctx)
-            uuids.append(handle.workflow_uuid)
+            uuids[16 * number : 16 * number + 16] = handle.workflow_uuid.bytes
 
         async def wake(number: int) -> None:
-            await ctx.send(uuids[number], letters.MESSAGE, letters.TOPIC)
+            await ctx.send(UUID(bytes=bytes(uuids[16 * number : 16 * number + 16])), letters.MESSAGE, letters.TOPIC)
 
         await harness.parent_says_go({"bench": "launched", "resident": harness.resident_bytes()})
         await letters.in_turns(part.count, part.concurrency, start)

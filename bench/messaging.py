@@ -1,9 +1,9 @@
 """W4 and W7: how long a message, or an event, is on its way.
 
-    W4a         two workflows write to each other, one message at a time: ms per message
-    W4b live    1,000 workflows wait for a message, in memory; another process sends it: from the send to the end
-    W4b parked  the same, and nobody is in memory: they come back from the database for it
-    W7          a workflow sets an event that somebody in the same process waits for: from the one to the other
+W4a         two workflows write to each other, one message at a time: ms per message
+W4b live    1,000 workflows wait for a message, in memory; another process sends it: from the send to the end
+W4b parked  the same, and nobody is in memory: they come back from the database for it
+W7          a workflow sets an event that somebody in the same process waits for: from the one to the other
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ async def pass_messages(server: Server, system: cells.System, module: str, load:
     return Passage(system.name, load, count, found["p50_ms"], found["p99_ms"])
 
 
-async def between_processes(
-    system: cells.System, module: str, url: str, count: int, *, parked: bool
-) -> dict[str, Any]:
+async def between_processes(system: cells.System, module: str, url: str, count: int, *, parked: bool) -> dict[str, Any]:
     """W4b: one process in which workflows wait, one that sends."""
     receive = "receive parked" if parked else "receive"
     async with cells.process(system, module, url, *arguments(receive, count)) as receiving:

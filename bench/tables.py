@@ -35,7 +35,7 @@ async def dbos_finished(connection: Any) -> int:
 
 
 async def until(count: Callable[[], Awaitable[int]], wanted: int) -> None:
-    """Asks until there are so many. Rows are all that two frameworks have in common, and Postgres has no event for it."""
+    """Asks until there are so many. Rows are all that two frameworks have in common, and no event comes from them."""
     while True:
         begun = time.perf_counter()
         if await count() >= wanted:
