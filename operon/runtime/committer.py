@@ -31,7 +31,7 @@ from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_conflict, is_weather
 from operon.database.lease import Lease
 from operon.database.mail import Letter, Park
-from operon.database.writer import Writer
+from operon.database.writer import Revoked, Writer
 from operon.errors import Evicted, Fenced, StopActor
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
@@ -51,11 +51,13 @@ class Committer:
         lease: Lease,
         on_fenced: Callable[[], None],
         on_mail: Callable[[Batch], None],
+        on_revoked: Callable[[Sequence[UUID]], None] = lambda _: None,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._writer = writer
         self._lease = lease
         self._on_fenced = on_fenced
+        self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._telemetry = telemetry
         self._queue: deque[Batch] = deque()
@@ -177,7 +179,7 @@ class Committer:
 
     def unpark(self, workflow_uuid: UUID) -> None:
         """Records that a workflow goes on which the database has, or is about to have, as parked."""
-        batch = self._open(0)
+        batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
         mail = batch.letters()
         mail.parks.pop(workflow_uuid, None)
         mail.unparked.append(workflow_uuid)
@@ -195,15 +197,7 @@ class Committer:
     def drop(self, workflow_uuid: UUID) -> None:
         """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
         for batch in (*self._queue, self._current):
-            present = batch.workflows()
-            if workflow_uuid in present:
-                others = [uuid for uuid in present if uuid != workflow_uuid]
-                kept = batch.only(others)
-                for prefix in ("s", "c", "f"):
-                    for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
-                        setattr(batch, column, getattr(kept, column))
-                batch.mail = kept.mail
-            batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
+            batch.drop(workflow_uuid)
 
     def mend(self, workflow_uuid: UUID) -> None:
         """A fresh coroutine takes over from what is recorded: the workflow may append again."""
@@ -276,6 +270,7 @@ class Committer:
             batch.settle()
             if batch.mail is not None or batch.woken:
                 self._on_mail(batch)
+            batch.release()
 
     async def _flush(self, batch: Batch) -> None:
         failures = 0
@@ -291,6 +286,9 @@ class Committer:
                 return
             except Fenced:
                 raise
+            except Revoked as revoked:
+                await self._writer.rollback()
+                await self._revoke(batch, revoked)
             except Exception as error:
                 if is_conflict(error) and not batch.statements:
                     failures += 1  # two executors that wake the same workflows: one of them goes first
@@ -303,6 +301,22 @@ class Committer:
                     await self._writer.rollback()
                     await self._isolate(batch, error)
                     return
+
+    async def _revoke(self, batch: Batch, revoked: Revoked) -> None:
+        """Takes out what there is of workflows that were cancelled; then the note that says so."""
+        for uuid in revoked.workflows:
+            self._broken[uuid] = revoked
+            self.drop(uuid)
+            batch.drop(uuid)
+            batch.failed = {**(batch.failed or {}), uuid: revoked}
+        batch.forget_added()
+        self._on_revoked(revoked.workflows)
+        try:
+            await self._writer.forget_revoked(self._lease.incarnation, revoked.workflows)
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            logger.warning("a note about cancelled workflows stays for now: %s", error)  # the next flush finds it again
 
     async def _landed(self, batch: Batch, error: Exception, failures: int) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""
