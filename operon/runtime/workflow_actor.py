@@ -173,7 +173,8 @@ class WorkflowActor:
             try:
                 await self.run()
             finally:
-                life.ended(self.ended and self.ended.status.value, self.journal.replayed if self.journal else 0)
+                if self.journal is not None:
+                    life.ended(self.ended and self.ended.status.value, self.journal.halted, self.journal.replayed)
 
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""

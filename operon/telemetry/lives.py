@@ -111,11 +111,13 @@ class Life:
         links = self._lives.links(self.workflow_uuid)
         return spans.begin(tracer, self.name, context, SpanKind.INTERNAL, attributes, links)
 
-    def ended(self, status: str | None, replayed: int) -> None:
-        """How the workflow ended, if it did, and how many of its steps were replayed."""
+    def ended(self, status: str | None, halted: StopActor | None, replayed: int) -> None:
+        """How the workflow ended; or why it goes on in another life: parked, taken over, the executor stops."""
         self.status = status
         if self._span is not None:
             self._span.set_attribute(spans.RECORDED_STEPS, replayed)
+            if status is None and halted is not None:
+                self._span.add_event("left", {"operon.reason": str(halted)})
 
     def failed(self, error: BaseException) -> None:
         """The workflow's own exception, which is its outcome."""
@@ -132,8 +134,6 @@ class Life:
                 span.set_attribute(spans.STATUS, self.status)
                 if self.status != "SUCCESS" and self.error_type is None:  # cancelled, or not to be gone on with
                     span.set_status(Status(StatusCode.ERROR, self.status))
-            elif isinstance(error, StopActor):
-                span.add_event("left", {"operon.reason": str(error)})  # parked, taken over, the executor stops
             elif isinstance(error, Exception):
                 spans.record(span, error)
             spans.end(span)
