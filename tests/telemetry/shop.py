@@ -97,6 +97,16 @@ async def declined(ctx: operon.WorkflowContext, card: Annotated[str, operon.Mask
     await decline(ctx, card)
 
 
+@operon.workflow
+async def careless(ctx: operon.WorkflowContext, card: str) -> None:
+    """Does not mask what its step does."""
+    try:
+        await decline(ctx, card)
+    except Declined as error:
+        await hold(ctx, "careless")
+        raise RuntimeError(f"no luck with {card}") from error
+
+
 @operon.get("/hello")
 async def hello(ctx: operon.HandlerContext) -> str:
     current["hello"] = ctx.span

@@ -55,6 +55,21 @@ async def test_a_masked_argument_is_told_to_nobody(runtime: TestRuntime, seen: S
     assert attributes_of(seen.one("POST /declined/<card>"))["url.path"] == "/declined/<card>"
 
 
+async def test_what_a_step_masks_its_workflow_masks_in_every_life(runtime: TestRuntime, seen: Seen) -> None:
+    handle = await shop.careless(runtime.context, CANARY)
+    await shop.gates["careless"].reached.wait()
+
+    await runtime.crash()  # from now on the step is replayed, and its argument has to be hidden all the same
+    shop.gates["careless"].open()
+    with pytest.raises(RuntimeError, match=CANARY):
+        await runtime.context.retrieve_workflow(handle.workflow_uuid).get_result()
+    await runtime.restart()
+
+    failed = seen.named("careless")[-1]
+    assert failed.status.description == "RuntimeError: no luck with ***"
+    assert CANARY not in told(seen)
+
+
 async def test_without_a_tracer_the_log_keeps_quiet_too(log: Log) -> None:
     async with TestRuntime(shop) as runtime:
         client = runtime.app.quart.test_client()
