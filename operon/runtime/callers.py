@@ -26,8 +26,6 @@ def caller_columns(caller: Caller) -> tuple[str, bytes | None]:
 
 def traced(caller: Caller, telemetry: Telemetry, name: str) -> Caller:
     """The caller of a workflow that is started now, with the trace that it goes on in."""
-    if telemetry.tracer is None:
-        return caller
     return replace(caller, traceparent=telemetry.origin(caller.traceparent, name))
 
 

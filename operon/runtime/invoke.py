@@ -75,7 +75,7 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise self._journal.evict(Evicted("the executor stops"))
-        if operation.signature.masks:
+        if operation.masks:
             hide(operation.signature.secrets(args, kwargs))
         called: Any = operation
         name = operation.name

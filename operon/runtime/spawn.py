@@ -57,7 +57,8 @@ class Spawner:
         inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
-        caller = traced(caller, self.telemetry, operation.name)
+        if self.telemetry.tracer is not None:
+            caller = traced(caller, self.telemetry, operation.name)
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         actor = WorkflowActor(
@@ -85,7 +86,8 @@ class Spawner:
         inputs = operation.signature.encode(args, kwargs)
         if uuid in self._incarnation.live:  # of an earlier life of the parent, whose checkpoint was lost
             return
-        caller = traced(caller, self.telemetry, operation.name)
+        if self.telemetry.tracer is not None:
+            caller = traced(caller, self.telemetry, operation.name)
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)

@@ -199,7 +199,7 @@ class WorkflowActor:
                 (args, kwargs), self.arguments = self.arguments, None
             else:
                 args, kwargs = operation.signature.decode(self.inputs)
-            if operation.signature.masks:
+            if operation.masks:
                 hide(operation.signature.secrets(args, kwargs))
             if isinstance(operation, Workflow):
                 value = await operation.fn(ctx, *args, **kwargs)
