@@ -221,6 +221,9 @@ class Incarnation:
         """A batch is durable that has something for somebody else: hands it over in memory."""
         for waiter in batch.woken:
             self.activator.wake(waiter)
+        for park in batch.parked:
+            if not (batch.failed and park.workflow_uuid in batch.failed):
+                self.parker.answered(park)
         mail = batch.mail
         if mail is None:
             return

@@ -53,8 +53,8 @@ NUMBER = re.compile(r"(?<=[_ ])\d+")
 
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
-STARTS, NUMBERS, STEPS, ENDS = 4, 15, 17, 23
-RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 28, 30, 33, 39, 48
+STARTS, PARKED, NUMBERS, STEPS, ENDS = 4, 14, 19, 21, 27
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 32, 34, 37, 43, 52
 
 When = Literal["before", "after", "held"]
 
@@ -138,6 +138,7 @@ def text_label(text: str) -> str:
 
 def flush_label(args: Any) -> str:
     parts = [f"start {name}" for name in args[STARTS] or ()]
+    parts += ["parked" for kind in args[PARKED] or () if kind is not None]
     for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
         parts.append(name[:45] if number >= 0 else f"call {name}")
     parts += ["end" for _ in args[ENDS] or ()]
