@@ -18,8 +18,13 @@ from operon.database import testbed
 from tests.examples.served import Served, served
 
 DEADLINE_SECONDS = 60.0
-# A process that was killed is missed within two looks.
-QUICK = {"OPERON_POLL_SECONDS": "0.1", "OPERON_LEASE_SECONDS": "2", "OPERON_HEARTBEAT_SECONDS": "0.4"}
+# A process that was killed is missed within two looks, and one that stops does not wait for what cannot be reached.
+QUICK = {
+    "OPERON_POLL_SECONDS": "0.1",
+    "OPERON_LEASE_SECONDS": "2",
+    "OPERON_HEARTBEAT_SECONDS": "0.4",
+    "OPERON_SHUTDOWN_SECONDS": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,11 @@ class Stage:
 
     async def in_shop(self, query: str) -> list[Any]:
         return [tuple(row) for row in await testbed.fetch(self.shop_database, query)]
+
+    async def only_order(self) -> UUID:
+        """The order that there is."""
+        [(order,)] = await self.in_shop("select order_id from orders")
+        return UUID(str(order))
 
     async def at_provider(self, query: str) -> list[Any]:
         return [tuple(row) for row in await testbed.fetch(self.payment_database, query)]
