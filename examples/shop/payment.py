@@ -1,6 +1,9 @@
 """A payment provider. It asks a customer to pay, and calls the shop's webhook once that is decided.
 
-    operon start examples.shop.payment
+    operon start examples.shop.payment      # `pip install httpx` first
+    curl localhost:8001/sessions -H 'Content-Type: application/json' -H 'Idempotency-Key: order-1' \
+         -d '{"cents": 499, "webhook": "http://localhost:8000/settled", "back": "http://localhost:8000"}'
+    curl localhost:8001/pay/... -d decision=pay
 
 A session is a workflow. It waits for its customer, however often the process is killed meanwhile; and whether it was
 paid is decided once, by whoever speaks first: the customer, the shop that closes it, or the clock.
@@ -19,7 +22,6 @@ from operon import CommunicatorContext, HandlerContext, InitializerContext, Tran
 
 URL = os.environ.get("PAYMENT_URL", "http://localhost:8001")
 OPEN_SECONDS = 3600
-
 
 Address = Annotated[str, Meta(pattern="^https?://")]
 

@@ -91,13 +91,13 @@ def open_session(ctx: CommunicatorContext, cents: int) -> Session:
     return convert(post(ctx, "/sessions", {"cents": cents, "webhook": f"{order}/settled", "back": order}), Session)
 
 
-@operon.communicator(retry=operon.Retry(max_attempts=1000, max_interval_seconds=600))  # a week: we have to know
+@operon.communicator(retry=operon.Retry(max_attempts=1000, max_interval_seconds=600))  # for days: we have to know
 def close_session(ctx: CommunicatorContext, session: UUID) -> bool:
     return convert(post(ctx, f"/sessions/{session}/close"), bool)
 
 
 def post(ctx: CommunicatorContext, path: str, body: Any = None) -> Any:
-    """Asks the provider, who does the same thing once, however often it is asked with the same key."""
+    """Asks the provider. The key is the same on every attempt, so one order opens one session."""
     answer = httpx.post(PROVIDER + path, json=body, headers={"Idempotency-Key": ctx.idempotency_key})
     return answer.raise_for_status().json()
 
@@ -126,7 +126,7 @@ async def checkout(ctx: WorkflowContext, product: str) -> str:
 async def buy(ctx: HandlerContext) -> tuple[str, int, dict[str, str]]:
     """Sends the customer on to pay. The form has a number for the order: sent twice, it is one order."""
     form = await ctx.request.form
-    handle = await checkout(ctx.using(workflow_uuid=form.get("order")), form["product"])
+    handle = await checkout(ctx.using(workflow_uuid=form.get("order", type=UUID)), form["product"])
     url = await ctx.get_event(handle.workflow_uuid, PAYMENT_URL)  # None if it ended without one
     url = url or f"{URL}/orders/{handle.workflow_uuid}"
     return url, 303, {"Location": url}

@@ -44,7 +44,9 @@ class Customer:
 
     def reads(self) -> str:
         """All words of the page: asked for in one breath, for elements go when the next page comes."""
-        return " ".join(str(self._browser.execute_script("return document.body?.innerText ?? ''")).split())
+        script = "return document.body?.innerText ?? ''"
+        text = str(self._browser.execute_script(script))  # pyright: ignore[reportUnknownMemberType]
+        return " ".join(text.split())
 
     def finds(self, text: str) -> None:
         """Waits until the page says so."""
