@@ -1,6 +1,6 @@
 """A payment provider. It asks a customer to pay, and calls the shop's webhook once that is decided.
 
-    operon start examples.shop.payment      # `pip install httpx` first
+    operon start examples.shop.payment --port 8001      # `pip install httpx` first
     curl localhost:8001/sessions -H 'Content-Type: application/json' -H 'Idempotency-Key: order-1' \
          -d '{"cents": 499, "webhook": "http://localhost:8000/settled", "back": "http://localhost:8000"}'
     curl localhost:8001/pay/... -d decision=pay
@@ -102,4 +102,4 @@ async def decide(ctx: HandlerContext, session_id: UUID, pay: bool) -> bool | Non
     return await ctx.get_event(session_id, PAID)
 
 
-app = operon.Operon(__name__, quart=Quart(__name__), port=8001, data_dir=".operon/payment")
+app = operon.Operon(__name__, quart=Quart(__name__), data_dir=".operon/payment")

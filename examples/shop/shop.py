@@ -1,6 +1,6 @@
 """A shop. It reserves what a customer wants, has the provider ask for the money, and hands it out or puts it back.
 
-    operon start examples.shop.payment      # in another terminal; both need `pip install httpx`
+    operon start examples.shop.payment --port 8001      # in another terminal; both need `pip install httpx`
     operon start examples.shop.shop
     curl localhost:8000/checkout -d product=teapot
 
