@@ -305,6 +305,12 @@ class Incarnation:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), deadline - asyncio.get_running_loop().time())
 
+    def effect_ended(self) -> None:
+        """A communicator is not being called any more, or pauses before it is called again."""
+        self.effects -= 1
+        if self.draining:
+            self.quiet.set()
+
     async def evict(self) -> None:
         """Stops every actor; what they have recorded is all there is to them."""
         self.committer.seal()

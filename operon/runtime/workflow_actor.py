@@ -285,15 +285,18 @@ class WorkflowActor:
         self.halt(Evicted("cancelled"))
 
     async def rest(self, seconds: float) -> None:
-        """A pause that ends when the workflow is taken down."""
+        """A pause between attempts: it ends when the workflow is taken down, and a drain does not wait for it."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
+        self._incarnation.effect_ended()
         try:
             async with asyncio.timeout(seconds):
                 await bell.rung()
         except TimeoutError:
-            return
+            if self._incarnation.draining and self.journal is not None:
+                raise self.journal.evict(Evicted("the executor stops")) from None
         finally:
+            self._incarnation.effects += 1
             self._resting.discard(bell)
 
     async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:
