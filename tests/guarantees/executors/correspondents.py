@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Any
 from uuid import UUID
 
 import operon
@@ -60,6 +61,11 @@ async def ask(ctx: operon.WorkflowContext, replier: UUID, rounds: int, spread_se
         await ctx.set_event(f"question {number}", number)
         replies.append(await ctx.get_event(replier, f"reply {number}"))
     return replies
+
+
+@operon.workflow
+async def wait_for_event(ctx: operon.WorkflowContext, target: UUID, key: str) -> Any:
+    return await ctx.get_event(target, key)
 
 
 @operon.workflow
