@@ -19,6 +19,7 @@ from operon.handles import WorkflowHandle
 from operon.http.identity import fresh
 from operon.http.server import build, serve
 from operon.operations import Described, Operation, Workflow
+from operon.rows import Row
 
 
 @pytest.fixture
@@ -50,10 +51,12 @@ class DirectInvoker:
             return handle
         return await outcome
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
         raise NotImplementedError
 
-    async def send(self, ctx: InvokingContext, destination: UUID, message: Any, *rest: Any) -> None:
+    async def send(
+        self, ctx: InvokingContext, destination: UUID, message: Any, topic: Any, key: Any, ignore_finished: bool
+    ) -> None:
         raise NotImplementedError
 
     async def get_event(self, workflow_uuid: UUID, key: Any, timeout: float | None) -> Any:
@@ -72,6 +75,12 @@ class Outcome:
     async def status(self, workflow_uuid: UUID) -> None:
         return None
 
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
 
 def quart_of(
     *functions: Described,
@@ -85,7 +94,12 @@ def quart_of(
     for function in functions:
         catalog.add(function)
     settings = settings or Settings(port=0)
+    hooks.setdefault("query", no_query)
     return build(catalog, settings, invoker or DirectInvoker(), {}, name="tests.http", quart=quart, **hooks)
+
+
+async def no_query(statement: str, *args: Any) -> list[Row]:
+    raise NotImplementedError
 
 
 @dataclass
