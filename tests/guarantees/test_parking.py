@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from operon.database.connection import connect
 from operon.errors import WorkflowCancelledError
 from operon.handles import WorkflowHandle
 from operon.testing import TestRuntime
@@ -30,6 +31,7 @@ ALWAYS_PARKED: dict[str, Any] = {
 }
 NEVER_POLLS: dict[str, Any] = {"poll_seconds": NEVER, "lease_seconds": 300, "heartbeat_seconds": 100}
 SPREAD_SECONDS = 0.004  # a flush takes one to three milliseconds, and a park is a flush
+ENDS_SPREAD_SECONDS = 0.1  # these begin in step; so some end before their waiter has parked, and some after
 
 LEFT = """
     select (select count(*) from operon.notifications) + (select count(*) from operon.waits)
@@ -52,6 +54,27 @@ async def test_no_message_to_a_workflow_that_parks_is_overlooked() -> None:
             await ended(runtime)
 
 
+async def test_no_message_out_of_sql_to_a_workflow_that_parks_is_overlooked() -> None:
+    rounds, catchers = 60, 16
+    async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
+        handles = [await correspondents.confirm(runtime.context, rounds) for _ in range(catchers)]
+
+        async def throw(catcher: UUID) -> None:
+            connection = await connect(runtime.database_url)
+            for number in range(rounds):
+                await correspondents.some_time(2 * SPREAD_SECONDS)
+                await connection.execute("select operon.send($1, to_json($2::integer), 'numbers')", catcher, number)
+                assert await runtime.context.get_event(catcher, f"number {number}") == number
+            await connection.close()
+
+        async with asyncio.timeout(100):
+            await asyncio.gather(*(throw(handle.workflow_uuid) for handle in handles))
+
+        assert await all_of(handles) == [None] * catchers
+        assert runtime.executor.incarnation.parker.parked >= 100
+        await ended(runtime)
+
+
 async def test_no_event_that_a_workflow_waits_for_is_overlooked_while_it_parks() -> None:
     rounds, repliers = 20, 40
     async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
@@ -70,7 +93,7 @@ async def test_no_end_that_a_workflow_waits_for_is_overlooked_while_it_parks() -
     rounds, waiters = 20, 30
     async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
         async with executor(runtime.database_url, 0, "correspondents", **NEVER_POLLS) as elsewhere:
-            others = await elsewhere.post("/ends", count=rounds * waiters, spread_seconds=5 * SPREAD_SECONDS)
+            others = await elsewhere.post("/ends", count=rounds * waiters, spread_seconds=ENDS_SPREAD_SECONDS)
             shares = [[UUID(other) for other in others[n::waiters]] for n in range(waiters)]
             handles = [await correspondents.await_ends(runtime.context, share) for share in shares]
 
@@ -85,7 +108,7 @@ async def test_no_end_of_a_child_is_overlooked_while_its_parent_parks() -> None:
     rounds, parents = 20, 30
     async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
         handles = [
-            await correspondents.await_children(runtime.context, rounds, 12 * SPREAD_SECONDS) for _ in range(parents)
+            await correspondents.await_children(runtime.context, rounds, ENDS_SPREAD_SECONDS) for _ in range(parents)
         ]
 
         ends = await all_of(handles)

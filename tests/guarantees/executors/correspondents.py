@@ -115,6 +115,14 @@ async def measure(ctx: operon.WorkflowContext, count: int) -> list[float]:
 
 
 @operon.workflow
+async def confirm(ctx: operon.WorkflowContext, count: int) -> None:
+    """Receives so many numbers, and publishes each."""
+    for _ in range(count):
+        received = await ctx.recv("numbers")
+        await ctx.set_event(f"number {received}", received)
+
+
+@operon.workflow
 async def collect(ctx: operon.WorkflowContext, count: int) -> list[int | str]:
     """Receives so many messages; in the order in which they came."""
     return [await ctx.recv("numbers") for _ in range(count)]
