@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
+from operon.database.connection import connect
 from operon.testing import TestRuntime
 from tests.guarantees.executors import correspondents
 from tests.guarantees.executors.process import executor
@@ -47,29 +49,24 @@ async def test_listening_sessions_that_are_terminated_all_the_time_cost_no_messa
         assert await runtime.fetchval("select max(epoch) from operon.workflows") == 1  # nobody was taken for dead
 
 
-class terminating:
+@asynccontextmanager
+async def terminating(runtime: TestRuntime) -> AsyncGenerator[list[int]]:
     """Ends listening sessions, every 200 ms; gives how many so far."""
+    count = [0]
+    connection = await connect(runtime.database_url, {"application_name": "the fault"})
 
-    def __init__(self, runtime: TestRuntime) -> None:
-        self._runtime = runtime
-        self._count = [0]
+    async def run() -> None:
+        while True:
+            count[0] += len(await connection.fetch(TERMINATE_LISTENERS))
+            await asyncio.sleep(0.2)  # the interval of the fault
 
-    async def __aenter__(self) -> list[int]:
-        self._task = asyncio.create_task(self._run())
-        return self._count
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        connection: Any = await asyncpg.connect(self._runtime.database_url, server_settings={"application_name": "t"})
-        try:
-            while True:
-                self._count[0] += len(await connection.fetch(TERMINATE_LISTENERS))
-                await asyncio.sleep(0.2)  # the interval of the fault
-        finally:
-            await connection.close()
+    task = asyncio.create_task(run())
+    try:
+        yield count
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await connection.close()
 
 
 async def test_without_notifications_messages_events_and_ends_arrive_in_another_process() -> None:

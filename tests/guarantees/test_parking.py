@@ -87,31 +87,35 @@ async def test_no_message_out_of_sql_to_a_workflow_that_parks_is_overlooked(hear
 
 async def test_no_event_that_a_workflow_waits_for_is_overlooked_while_it_parks() -> None:
     rounds, repliers = 20, 40
-    async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
-        async with executor(runtime.database_url, 0, "correspondents", **ALWAYS_PARKED) as asker:
-            handles = [await correspondents.reply(runtime.context, rounds) for _ in range(repliers)]
-            await asker.post("/asks", repliers=uuids(handles), rounds=rounds, spread_seconds=SPREAD_SECONDS)
+    async with (
+        TestRuntime(correspondents, **ALWAYS_PARKED) as runtime,
+        executor(runtime.database_url, 0, "correspondents", **ALWAYS_PARKED) as asker,
+    ):
+        handles = [await correspondents.reply(runtime.context, rounds) for _ in range(repliers)]
+        await asker.post("/asks", repliers=uuids(handles), rounds=rounds, spread_seconds=SPREAD_SECONDS)
 
-            replied = await all_of(handles)
+        replied = await all_of(handles)
 
-            assert replied == [list(range(rounds))] * repliers
-            assert runtime.executor.incarnation.parker.parked >= 100
-            await ended(runtime)
+        assert replied == [list(range(rounds))] * repliers
+        assert runtime.executor.incarnation.parker.parked >= 100
+        await ended(runtime)
 
 
 async def test_no_end_that_a_workflow_waits_for_is_overlooked_while_it_parks() -> None:
     rounds, waiters = 20, 30
-    async with TestRuntime(correspondents, **ALWAYS_PARKED) as runtime:
-        async with executor(runtime.database_url, 0, "correspondents", **NEVER_POLLS) as elsewhere:
-            others = await elsewhere.post("/ends", count=rounds * waiters, spread_seconds=ENDS_SPREAD_SECONDS)
-            shares = [[UUID(other) for other in others[n::waiters]] for n in range(waiters)]
-            handles = [await correspondents.await_ends(runtime.context, share) for share in shares]
+    async with (
+        TestRuntime(correspondents, **ALWAYS_PARKED) as runtime,
+        executor(runtime.database_url, 0, "correspondents", **NEVER_POLLS) as elsewhere,
+    ):
+        others = await elsewhere.post("/ends", count=rounds * waiters, spread_seconds=ENDS_SPREAD_SECONDS)
+        shares = [[UUID(other) for other in others[n::waiters]] for n in range(waiters)]
+        handles = [await correspondents.await_ends(runtime.context, share) for share in shares]
 
-            ends = await all_of(handles)
+        ends = await all_of(handles)
 
-            assert ends == [list(range(n, rounds * waiters, waiters)) for n in range(waiters)]
-            assert runtime.executor.incarnation.parker.parked >= 100
-            await ended(runtime)
+        assert ends == [list(range(n, rounds * waiters, waiters)) for n in range(waiters)]
+        assert runtime.executor.incarnation.parker.parked >= 100
+        await ended(runtime)
 
 
 async def test_no_end_of_a_child_is_overlooked_while_its_parent_parks() -> None:

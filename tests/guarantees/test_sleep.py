@@ -3,6 +3,7 @@ takes to find out that the process is gone."""
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -33,9 +34,9 @@ async def test_a_sleep_over_five_kills_ends_once_and_when_it_was_to_end(server: 
             process = case.begin(case.again([work]), stay=True)
             # A parked sleeper that a process takes over stays parked until it is time.
             if process is case.processes[0] or not parked:
-                await until(lambda pid=process.pid: owned(case, pid, parked))
+                await until(partial(owned, case, process.pid, parked))
             else:
-                await until(lambda pid=process.pid: registered(case, pid))
+                await until(partial(registered, case, process.pid))
             kill(process)
             await case.ended(process)
             await case.settled()
@@ -54,7 +55,7 @@ async def owned(case: Case, pid: int | None, parked: bool) -> bool:
 
 
 async def registered(case: Case, pid: int | None) -> bool:
-    """Whether a process holds its session lock, and has looked for the dead."""
+    """Whether a process holds its session lock, so that its death is seen."""
     return bool(
         await case.connection.fetchval(
             "select exists (select from operon.executors where pid = $1 and session_locked_at is not null)", pid

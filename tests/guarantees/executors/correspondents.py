@@ -163,9 +163,7 @@ async def start_ends(ctx: operon.HandlerContext, count: int, spread_seconds: flo
 async def start_dispatches(
     ctx: operon.HandlerContext, destinations: list[UUID], count: int, pause_seconds: float
 ) -> list[str]:
-    return [
-        str((await dispatch(ctx, destination, count, pause_seconds)).workflow_uuid) for destination in destinations
-    ]
+    return [str((await dispatch(ctx, destination, count, pause_seconds)).workflow_uuid) for destination in destinations]
 
 
 @operon.post("/numbers")
