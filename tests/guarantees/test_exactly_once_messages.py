@@ -34,7 +34,7 @@ async def test_a_kill_at_any_message_of_a_correspondence_changes_nothing(server:
     # After a message that only asks is as good as before the next one, and there are many of those.
     commits = [nth for nth, label in enumerate(labels, 1) if label.startswith(COMMITTING)]
     places = [Site(ANY, when, nth, since=BEGIN) for nth in commits for when in ("before", "after")]
-    places += [Site(ANY, "before", nth, since=BEGIN) for nth in range(1, len(labels) + 10, 3) if nth not in commits]
+    places += [Site(ANY, "before", nth, since=BEGIN) for nth in range(1, len(labels) + 10, 5) if nth not in commits]
     struck = 0
 
     async def killed_once(site: Site) -> None:

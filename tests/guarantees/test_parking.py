@@ -33,7 +33,7 @@ NEVER_POLLS: dict[str, Any] = {"poll_seconds": NEVER, "lease_seconds": 300, "hea
 SPREAD_SECONDS = 0.004  # a flush takes one to three milliseconds, and a park is a flush
 ENDS_SPREAD_SECONDS = 0.1  # these begin in step; so some end before their waiter has parked, and some after
 
-PARKS = 3_000
+PARKS = 2_500  # in each of the two: five thousand in all
 
 # Where bells are heard, a bell alone may save what is not marked in the database as having woken somebody. Where they
 # are not, only what is marked is found, and by a poll; what is not, never.
