@@ -218,12 +218,17 @@ class WorkflowActor:
 
     @property
     def idle(self) -> bool:
-        """Whether all its branches wait for what can be waited for outside of memory."""
+        """Whether all its branches wait for what can be waited for outside of memory, and none has to look again.
+
+        A bell may ring in the turn of the loop in which the database answers that the workflow is parked. Whoever was
+        rung for then looks first: evicted, it would have heard a bell that rings no more.
+        """
         return (
             self.journal is not None
             and self.waits is not None
             and self.journal.halted is None
             and 0 < len(self.waits) == self.journal.outstanding
+            and not self.waits.unheard
         )
 
     @property

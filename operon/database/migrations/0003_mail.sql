@@ -195,7 +195,11 @@ begin
             )
             union
             select x.waiter from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
-            where exists (select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0)
+            where exists (
+                    select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0
+                        -- One that was cancelled, or is dead, may be resumed, and set the event after all.
+                        and (x.key = '' or t.status + 0 in (1, 2))
+                )
                 or exists (select from operon.events e where e.workflow_uuid = x.target and e.key = x.key)
         );
         update operon.workflows w
