@@ -35,6 +35,7 @@ class Parker:
         self._room = max_live * PRESSURE
         self._waiting: dict[WorkflowActor, float] = {}  # since when, in the loop's time
         self._soon: asyncio.Handle | None = None
+        self._refused: set[WorkflowActor] = set()  # since the last sweep: tried again by the next one, and not before
         self.parked = 0  # how many were, since the start
 
     @property
@@ -48,6 +49,7 @@ class Parker:
         pause = min(SWEEP_SECONDS, max(self._after, 0.05))
         while True:
             await asyncio.sleep(pause)
+            self._refused.clear()
             self._sweep()
 
     def changed(self, actor: WorkflowActor) -> None:
@@ -57,7 +59,7 @@ class Parker:
             return
         if actor not in self._waiting:
             self._waiting[actor] = asyncio.get_running_loop().time()
-        if self._soon is None and (self._at_once(actor) or self._pressed):
+        if self._soon is None and actor not in self._refused and (self._at_once(actor) or self._pressed):
             # Two turns later: then the workflow has called whatever else it calls now.
             loop = asyncio.get_running_loop()
             self._soon = loop.call_soon(lambda: setattr(self, "_soon", loop.call_soon(self._sweep_soon)))
@@ -84,7 +86,7 @@ class Parker:
         done = 0
         for actor, since in list(islice(self._waiting.items(), 2 * SWEEP_MAX)):
             late = pressed or now - since >= self._after
-            if not late and not self._at_once(actor):
+            if actor in self._refused or (not late and not self._at_once(actor)):
                 continue
             if actor.idle:
                 self._park(actor)
@@ -123,6 +125,7 @@ class Parker:
         else:
             if park.parked is False:
                 journal.parked = False
+                self._refused.add(actor)
             actor.ring()
 
     def __repr__(self) -> str:

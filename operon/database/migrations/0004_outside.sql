@@ -58,9 +58,10 @@ begin
     insert into operon.notifications (destination, topic, body, woke)
     values (destination, topic, pg_catalog.convert_to(body::text, 'UTF8'),
         w.wait_kind is not null and coalesce(topic, '') = any (w.wait_topics));
-    if w.wait_kind is null or coalesce(topic, '') = any (w.wait_topics) then
-        perform operon.ring(0, array[destination]);
-    end if;
+    perform operon.ring(
+        0, array[destination],
+        case when w.wait_kind is null or coalesce(topic, '') = any (w.wait_topics) then 'wake' else 'look' end
+    );
     return true;
 end
 $$;
