@@ -163,6 +163,7 @@ class Activator:
             connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
         )
         incarnation.clock.sample(now)
+        incarnation.timers.arm()
         orphans: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:
