@@ -75,7 +75,7 @@ async def runtime() -> AsyncIterator[TestRuntime]:
 @pytest.fixture
 async def settable() -> AsyncIterator[TestRuntime]:
     """A runtime whose clock a test may set."""
-    async with TestRuntime(__name__, poll_seconds=0.1, park_after_seconds=0.05) as runtime:
+    async with TestRuntime(__name__, poll_seconds=0.1, park_after_seconds=0.05, shutdown_seconds=0.1) as runtime:
         yield runtime
 
 
@@ -171,17 +171,17 @@ async def test_a_parked_workflow_is_cancelled_too(settable: TestRuntime) -> None
 
 @pytest.mark.parametrize("how", ["crash", "restart"])
 async def test_a_workflow_is_cancelled_after_a_restart_too(settable: TestRuntime, how: str) -> None:
-    live = await stop_then_wait(settable.context.using(timeout=HOUR), how)
+    busy = await stop_then_wait(settable.context.using(timeout=HOUR), how)
     idle = await wait(settable.context.using(timeout=HOUR))
     await gates[how].reached.wait()
     await waits_for(idle, "recv topic")
 
-    gates[how].open() if how == "restart" else None
-    await getattr(settable, how)()
+    await (settable.crash() if how == "crash" else settable.restart())
     await set_clock_ahead(settable, HOUR + 1)
 
     await cancelled(settable.context.retrieve_workflow(idle.workflow_uuid))
-    del live
+    gates[how].open()
+    await cancelled(settable.context.retrieve_workflow(busy.workflow_uuid))
 
 
 async def test_the_time_counts_from_the_start_and_not_from_a_restart(settable: TestRuntime) -> None:
