@@ -209,7 +209,9 @@ class WorkflowActor:
         )
 
     async def pause(self, wait: Wait) -> None:
-        """Waits until somebody rings."""
+        """Waits until somebody rings. Raises what the workflow was halted with meanwhile, while it still looked."""
+        if self.journal is not None and self.journal.halted is not None:
+            raise self.journal.halted
         if self.waits is None:
             self.waits = Waits(self._incarnation.timers, lambda: self._incarnation.parker.changed(self))
         await self.waits.pause(wait)
