@@ -110,7 +110,11 @@ begin
         ), judged as materialized (
             select l.*, b.oldest,
                 case when l.status is null then 4
-                    when l.status <> 0 then case when l.keep then 7 else 5 end
+                    when l.status <> 0 then case
+                        when l.key is not null and exists (
+                            select from operon.notification_keys k where k.destination = l.destination and k.key = l.key
+                        ) then 3
+                        when l.keep then 7 else 5 end
                     when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
                     when b.waiting + l.nth > mailbox_limit then 6
                     else 0 end as code
