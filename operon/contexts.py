@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("operon.application")
 
+SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -101,12 +103,21 @@ class WorkflowInvoker(Invoker, Protocol):
 
 def as_uuid(text: UUID | str) -> UUID:
     """A workflow's UUID as people write it. InvocationError for anything else."""
+    if isinstance(text, UUID):
+        return text
     try:
-        return UUID(text) if isinstance(text, str) else text
-    except ValueError:
+        return UUID(text)
+    except (ValueError, TypeError, AttributeError):
         raise InvocationError(
             f"{text!r} is not a UUID", hint="a workflow is known by its UUID: str(handle.workflow_uuid)"
         ) from None
+
+
+def as_seconds(duration: Any) -> float | None:
+    """A duration that somebody gave. InvocationError for one that is no time, or ends when no clock goes any more."""
+    if duration is None or (isinstance(duration, int | float) and 0 <= duration <= SECONDS_MAX):
+        return duration
+    raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
 
 
 class Context:
@@ -203,7 +214,7 @@ class InvokingContext(Context):
         timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
         """
         identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
-        return self._with_options(StartOptions(identity, timeout))
+        return self._with_options(StartOptions(identity, as_seconds(timeout)))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
