@@ -428,6 +428,25 @@ async def test_a_key_that_was_used_stays_used_after_its_message_was_received(run
     assert await handle.get_result() == ["first", "second"]
 
 
+async def test_to_send_again_what_a_finished_workflow_has_received_is_no_error(runtime: TestRuntime) -> None:
+    gate = str(uuid4())
+    gates[gate].open()
+    handle = await receive(runtime.context, None)
+    uuid = handle.workflow_uuid
+    await runtime.context.send(uuid, "once", idempotency_key="k")
+    await handle.get_result()
+
+    await runtime.context.send(uuid, "again", idempotency_key="k")
+    told = await (await send_to(runtime.context, uuid, ["from a workflow"], None, "k")).get_result()
+    by_sql = await runtime.fetchval("select operon.send($1, '1', null, 'k')", uuid)
+    with pytest.raises(operon.WorkflowFinishedError):
+        await runtime.context.send(uuid, "another", idempotency_key="l")
+
+    assert told is None
+    assert by_sql is False
+    assert await runtime.fetchval("select count(*) from operon.dead_letters where destination = $1", uuid) == 1
+
+
 async def test_many_sends_with_one_key_at_once_are_one_message(runtime: TestRuntime) -> None:
     gate = str(uuid4())
     handle = await receive_late(runtime.context, gate, None, 2)
