@@ -18,7 +18,7 @@ from opentelemetry import trace
 
 from operon.errors import InvocationError
 from operon.rows import Row
-from operon.topics import EventKey, Key, Received, Topic
+from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
 if TYPE_CHECKING:
     from operon.handles import WorkflowHandle
@@ -269,7 +269,7 @@ class InvokingContext(Context):
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[T], timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: Readable[T], timeout: float | None = None
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
@@ -277,9 +277,7 @@ class InvokingContext(Context):
         self, workflow_uuid: UUID | str, key: str, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]: ...
 
-    def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[Any] | str, timeout: float | None = None
-    ) -> Coroutine[Any, Any, Any]:
+    def get_event(self, workflow_uuid: UUID | str, key: Any, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """Waits until a workflow has set an event, and gives its value; in a workflow the answer is recorded.
 
         timeout: seconds to wait, then None; 0 looks once; as long as it takes by default. None also when the workflow
@@ -319,12 +317,12 @@ class WorkflowContext(InvokingContext):
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: Literal[True]
+        self, topic: Receivable[T], timeout: float | None = None, *, required: Literal[True]
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: bool = False
+        self, topic: Receivable[T], timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
@@ -333,7 +331,7 @@ class WorkflowContext(InvokingContext):
     ) -> Coroutine[Any, Any, Any]: ...
 
     def recv(
-        self, topic: Topic[Any] | str | None = None, timeout: float | None = None, *, required: bool = False
+        self, topic: Any = None, timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, Any]:
         """Waits for the next message under a topic, or for the next one without any; each is received once, in order.
 

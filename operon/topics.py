@@ -44,11 +44,19 @@ class Named(Generic[T]):
         return f"{type(self).__name__}({self.name!r})"
 
 
-class Topic(Named[T]):
+class Receivable(Generic[T_co]):
+    """A topic, to who receives: a `Topic[int]` does where an `int | None` is wanted. Who sends needs its exact type."""
+
+
+class Readable(Generic[T_co]):
+    """The same of an event, to who reads it."""
+
+
+class Topic(Named[T], Receivable[T]):
     """A kind of message: `ctx.send(uuid, payment, PAYMENT)`, `await ctx.recv(PAYMENT)`."""
 
 
-class EventKey(Named[T]):
+class EventKey(Named[T], Readable[T]):
     """What a workflow publishes under a name: `ctx.set_event(STATUS, "paid")`, `ctx.get_event(uuid, STATUS)`."""
 
 
