@@ -52,5 +52,5 @@ async def events(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> l
 
 
 async def bury(connection: Connection) -> bool:
-    """Messages that finished workflows never received become dead letters, so many at a time; True: there may be more."""
+    """Some of the messages that finished workflows never received become dead letters; True: there may be more."""
     return await connection.execute(SQL["bury"]) == f"INSERT 0 {BURY_MAX}"

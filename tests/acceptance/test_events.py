@@ -107,7 +107,7 @@ async def read_of_a_child(ctx: WorkflowContext, gate: str) -> Any:
 
 @operon.workflow
 async def read_in_a_group(ctx: WorkflowContext, of: UUID) -> list[Any]:
-    return await asyncio.gather(ctx.get_event(of, "b"), ctx.get_event(of, "a"), ctx.get_event(of, "a"))
+    return [*await asyncio.gather(*(ctx.get_event(of, key) for key in "baa"))]
 
 
 @pytest.fixture(scope="module")

@@ -188,9 +188,7 @@ async def test_a_client_that_goes_away_does_not_stop_its_workflow(runtime: TestR
     async with request(url, "POST", "/orders"):
         async with asyncio.timeout(60):
             await until(lambda: any(actor.waiting for actor in runtime.executor.incarnation.live.values()))
-        ((uuid, actor),) = [
-            (uuid, actor) for uuid, actor in runtime.executor.incarnation.live.items() if actor.waiting
-        ]
+        ((uuid, actor),) = [(uuid, actor) for uuid, actor in runtime.executor.incarnation.live.items() if actor.waiting]
     async with asyncio.timeout(60):
         await until(lambda: not actor.waiting)
     handle = runtime.context.retrieve_workflow(uuid)

@@ -48,7 +48,7 @@ async def sleep_until(ctx: WorkflowContext, when: datetime) -> datetime:
 @operon.workflow
 async def sleep_naively(ctx: WorkflowContext) -> str:
     try:
-        await ctx.sleep_until(datetime(2100, 1, 1))  # noqa: DTZ001
+        await ctx.sleep_until(datetime(2100, 1, 1))
     except operon.InvocationError as error:
         return error.message
     return "slept"
@@ -78,7 +78,7 @@ async def read_result(ctx: WorkflowContext, of: UUID, timeout: float) -> str:
 
 @operon.workflow
 async def receive_or_sleep(ctx: WorkflowContext, duration: float) -> list[Any]:
-    return await asyncio.gather(ctx.sleep(duration), ctx.recv("topic"))
+    return [*await asyncio.gather(ctx.sleep(duration), ctx.recv("topic"))]
 
 
 @operon.workflow

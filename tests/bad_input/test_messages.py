@@ -15,7 +15,8 @@ from operon.testing import TestRuntime
 
 NAMES: list[Any] = ["", "tab\t", "nul\x00", "line\n", "\x1f", "\ud800", "x" * 201, 7, b"topic", object]
 TIMES: list[Any] = [-1, -0.001, float("nan"), float("inf"), -float("inf"), 1e300, 10**400, "1", timedelta(seconds=1)]
-KEYS: list[Any] = [1.5, b"key", object(), {"a": 1}, {"a", "b"}, ("a", 1.5), ("a", ("b",)), ("a", None)] + [
+KEYS: list[Any] = [
+    *[1.5, b"key", object(), {"a": 1}, {"a", "b"}, ("a", 1.5), ("a", ("b",)), ("a", None)],
     "\ud800",
     10**1000,
     ("x" * 500, "y" * 500),
@@ -23,7 +24,11 @@ KEYS: list[Any] = [1.5, b"key", object(), {"a": 1}, {"a", "b"}, ("a", 1.5), ("a"
 ]
 UUIDS: list[Any] = ["", "7", "not a uuid", str(UUID(int=7)) + "0", 7, None, b"0" * 16, object()]
 MESSAGES: list[Any] = [object(), float, "x" * (20 * 1024 * 1024), {1: {2: object()}}, lambda: None]
-OF_A_KIND = {"ids": lambda value: repr(value)[:30]}
+
+
+def ids(values: list[Any]) -> list[str]:
+    """Short names for test cases."""
+    return [repr(value)[:30] for value in values]
 
 
 @operon.workflow
@@ -135,7 +140,7 @@ async def test_recv_any_takes_two_topics_or_more(runtime: TestRuntime, topics: l
 # ---------------------------------------------------------------------- from outside
 
 
-@pytest.mark.parametrize("name", NAMES, **OF_A_KIND)
+@pytest.mark.parametrize("name", NAMES, ids=ids(NAMES))
 async def test_a_name_that_cannot_be_stored_is_refused(
     runtime: TestRuntime, handle: WorkflowHandle[Any], name: Any
 ) -> None:
@@ -149,7 +154,7 @@ async def test_a_name_that_cannot_be_stored_is_refused(
         EventKey(name, int)
 
 
-@pytest.mark.parametrize("timeout", TIMES, **OF_A_KIND)
+@pytest.mark.parametrize("timeout", TIMES, ids=ids(TIMES))
 async def test_a_time_that_is_none_is_refused(runtime: TestRuntime, handle: WorkflowHandle[Any], timeout: Any) -> None:
     anybody = runtime.context.retrieve_workflow(handle.workflow_uuid)
 
@@ -163,13 +168,13 @@ async def test_a_time_that_is_none_is_refused(runtime: TestRuntime, handle: Work
         runtime.context.using(timeout=timeout)
 
 
-@pytest.mark.parametrize("key", KEYS, **OF_A_KIND)
+@pytest.mark.parametrize("key", KEYS, ids=ids(KEYS))
 async def test_a_key_of_the_wrong_kind_is_refused(runtime: TestRuntime, handle: WorkflowHandle[Any], key: Any) -> None:
     with pytest.raises(InvocationError, match="no idempotency key"):
         await runtime.context.send(handle.workflow_uuid, 1, idempotency_key=key)
 
 
-@pytest.mark.parametrize("uuid", UUIDS, **OF_A_KIND)
+@pytest.mark.parametrize("uuid", UUIDS, ids=ids(UUIDS))
 async def test_what_is_not_a_uuid_is_refused(runtime: TestRuntime, uuid: Any) -> None:
     with pytest.raises(InvocationError, match="not a UUID"):
         await runtime.context.send(uuid, 1)
@@ -179,7 +184,7 @@ async def test_what_is_not_a_uuid_is_refused(runtime: TestRuntime, uuid: Any) ->
         runtime.context.retrieve_workflow(uuid)
 
 
-@pytest.mark.parametrize("message", MESSAGES, **OF_A_KIND)
+@pytest.mark.parametrize("message", MESSAGES, ids=ids(MESSAGES))
 async def test_a_message_that_cannot_be_stored_is_refused(
     runtime: TestRuntime, handle: WorkflowHandle[Any], message: Any
 ) -> None:
@@ -190,7 +195,10 @@ async def test_a_message_that_cannot_be_stored_is_refused(
 # ---------------------------------------------------------------------- at the edge of what is right
 
 
-@pytest.mark.parametrize("key", ["x" * 998, "", 0, -1, 2**70, True, ("",), (), "ä" * 499, "\x00"], **OF_A_KIND)
+GOOD_KEYS: list[Any] = ["x" * 998, "", 0, -1, 2**70, True, ("",), (), "ä" * 499, "\x00"]
+
+
+@pytest.mark.parametrize("key", GOOD_KEYS, ids=ids(GOOD_KEYS))
 async def test_any_key_that_fits_does(runtime: TestRuntime, key: Any) -> None:
     handle = await still(runtime.context)
 

@@ -53,7 +53,9 @@ class DirectInvoker:
     def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
         raise NotImplementedError
 
-    async def send(self, ctx: InvokingContext, destination: UUID, message: Any, *rest: Any) -> None:
+    async def send(
+        self, ctx: InvokingContext, destination: UUID, message: Any, topic: Any, key: Any, ignore_finished: bool
+    ) -> None:
         raise NotImplementedError
 
     async def get_event(self, workflow_uuid: UUID, key: Any, timeout: float | None) -> Any:

@@ -149,7 +149,7 @@ def test_a_full_window_is_emptied_before_the_next_look() -> None:
     box = mailbox(empty=False)
     box.found("a", letters(*range(LOOK_MAX)), box.look())
 
-    looks_needed = []
+    looks_needed = list[bool]()
     for _ in range(LOOK_MAX):
         looks_needed.append(not box.knows(["a"]))
         take(box, "a")

@@ -74,7 +74,7 @@ async def everything_at_once(ctx: WorkflowContext, of: UUID) -> list[Any]:
 
 @operon.workflow
 async def hold_and_receive(ctx: WorkflowContext, gate: str) -> list[Any]:
-    return await asyncio.gather(stop_at(ctx, gate), ctx.recv("topic"))
+    return [*await asyncio.gather(stop_at(ctx, gate), ctx.recv("topic"))]
 
 
 @operon.workflow
@@ -176,7 +176,7 @@ async def test_a_message_brings_a_workflow_back(runtime: TestRuntime) -> None:
         await parked(runtime, handle.workflow_uuid)
         await runtime.context.send(handle.workflow_uuid, number, "topic")
 
-        while await runtime.fetchval("select count(*) from operon.notifications"):
+        while await runtime.fetchval("select count(*) from operon.notifications"):  # noqa: ASYNC110 - no bell rings
             await asyncio.sleep(0.005)
 
     assert await finished(handle) == [0, 1, 2]
@@ -303,9 +303,7 @@ async def test_another_executor_sends_to_a_parked_workflow_and_hears_of_its_end(
     await parked(runtime, handle.workflow_uuid)
 
     async with Operon(__name__, database_url=runtime.database_url) as other:
-        there = asyncio.create_task(
-            other.context().retrieve_workflow(handle.workflow_uuid).get_result(timeout=60)
-        )
+        there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result(timeout=60))
         await until(lambda: other.executor.results.awaited)
         await other.context().send(handle.workflow_uuid, "from afar", "topic")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,10 +65,10 @@ def clock() -> SetClock:
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     loop = Loop()
     monkeypatch.setattr("operon.runtime.timers.asyncio.get_running_loop", lambda: loop)
-    yield loop
+    return loop
 
 
 def test_a_callback_is_called_when_the_deadline_has_passed(loop: Loop, clock: SetClock) -> None:
@@ -139,7 +139,7 @@ def test_there_is_one_timer_whatever_there_is_to_come(loop: Loop, clock: SetCloc
     random.Random(7).shuffle(deadlines)
 
     for deadline in deadlines:
-        timers.at(NOW + 1 + deadline, lambda deadline=deadline: called.append(deadline))
+        timers.at(NOW + 1 + deadline, partial(called.append, deadline))
     armed = loop.armed
     clock.time = NOW + 5_000
     loop.fire()
@@ -153,7 +153,7 @@ def test_there_is_one_timer_whatever_there_is_to_come(loop: Loop, clock: SetCloc
 def test_the_same_deadline_is_met_in_the_order_of_asking(loop: Loop, clock: SetClock) -> None:
     timers, called = Timers(clock), list[int]()
     for number in range(100):
-        timers.at(NOW + 1, lambda number=number: called.append(number))
+        timers.at(NOW + 1, partial(called.append, number))
 
     clock.time = NOW + 1
     loop.fire()
@@ -259,7 +259,7 @@ async def test_a_real_loop_calls_ten_thousand_and_none_early() -> None:
 
     for number in range(left):
         deadline = NOW + (number % 100) / 500
-        timers.at(deadline, lambda deadline=deadline: called(deadline))
+        timers.at(deadline, partial(called, deadline))
     async with asyncio.timeout(60):
         await done.wait()
 
