@@ -1,6 +1,15 @@
 """Durable execution for Python: workflows as supervised actors over Postgres."""
 
 from operon.app import Operon
+from operon.authorization import (
+    Authenticated,
+    CallNext,
+    MiddlewareContext,
+    authentication,
+    default_required_roles,
+    middleware,
+    required_roles,
+)
 from operon.codec import Masked
 from operon.contexts import (
     ApplicationContext,
@@ -57,7 +66,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApplicationContext",
+    "Authenticated",
     "Body",
+    "CallNext",
     "CatalogError",
     "CommunicatorContext",
     "ConfigurationError",
@@ -77,6 +88,7 @@ __all__ = [
     "MailboxFull",
     "Masked",
     "MaxRetriesExceeded",
+    "MiddlewareContext",
     "NonExistentWorkflowError",
     "NondeterminismError",
     "NotAuthorizedError",
@@ -108,13 +120,17 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowStatus",
     "WorkflowTimeout",
+    "authentication",
     "communicator",
+    "default_required_roles",
     "delete",
     "get",
     "initializer",
+    "middleware",
     "patch",
     "post",
     "put",
+    "required_roles",
     "transaction",
     "workflow",
 ]

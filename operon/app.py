@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from operon import config as configuration
+from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
-from operon.contexts import NOBODY, ApplicationContext, Caller, as_uuid
+from operon.config import Configuration, Settings, check_keywords, load
+from operon.contexts import ApplicationContext, InvokingContext, as_uuid
 from operon.errors import ConfigurationError
+from operon.handles import WorkflowHandle
 from operon.http import server
+from operon.operations import Operation
+from operon.rows import Row
 from operon.runtime.executor import Executor
+from operon.topics import EventKey, Key, Topic
 
 
 class Operon:
     """An application, and an ASGI application.
 
     namespaces: modules, names of modules (`__name__`) and classes whose operations and routes this application has.
-    config: the application's own configuration, for `ctx.config`.
+    config: the application's own configuration, for `ctx.config`; its keys win over those of the configuration file.
+    authentication: says who asks, for each request to a route whose class has no such function of its own:
+        `Authenticated(user, roles)`, None for somebody unknown, or raises NotAuthorizedError. `async def` or `def`.
     quart: a Quart application to add the routes to; one is made otherwise.
     Any setting of `operon.config.Settings` by its name, such as `database_url`.
 
@@ -33,67 +40,96 @@ class Operon:
         self,
         *namespaces: Namespace,
         config: Mapping[str, Any] | None = None,
+        authentication: AuthenticationFunction | None = None,
         quart: server.Quart | None = None,
         **settings: Any,
     ) -> None:
         if not namespaces:
             raise ConfigurationError("Operon() has nothing to run", hint="Operon(__name__, Class, ...)")
         self._namespaces = namespaces
-        self._overrides = settings
-        self._application: Mapping[str, Any] = dict(config or {})
+        self._keywords = settings
+        self._overrides: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
+        self._given_application: Mapping[str, Any] = dict(config or {})
+        self._authentication = authentication
         self._given_quart = quart
         self._quart: server.Quart | None = None
         self._executor: Executor | None = None
-        self._settings: configuration.Settings | None = None
+        self._configuration: Configuration | None = None
         self._by_server = False
-        configuration.load(settings)  # a wrong keyword is found where it is written
+        check_keywords(settings)  # a wrong keyword is found where it is written
 
     @property
-    def settings(self) -> configuration.Settings:
-        """The settings: keyword, environment, default."""
-        if self._settings is None:
-            self._settings = configuration.load(self._overrides)
-        return self._settings
+    def configuration(self) -> Configuration:
+        """What was configured and where, read on first use. Raises ConfigurationError."""
+        if self._configuration is None:
+            self._configuration = load(
+                self._keywords,
+                overrides=self._overrides,
+                options=self._options,
+                application=self._given_application,
+            )
+        return self._configuration
+
+    @property
+    def settings(self) -> Settings:
+        """The settings: constructor, command line, environment, file, default."""
+        return self.configuration.settings
 
     def override(self, **settings: Any) -> None:
-        """Settings of the command line, before the application is started."""
-        self._overrides = {**self._overrides, **{name: value for name, value in settings.items() if value is not None}}
-        self._settings = None
+        """Settings that win over every other, also over the constructor's: for tests, before the start."""
+        self._overrides.update(settings)
+        self._configuration = None
+
+    def command_line(self, **settings: Any) -> None:
+        """Settings of the command line, before the start. None is one that was not given."""
+        self._options.update(settings)
+        self._configuration = None
 
     @property
     def executor(self) -> Executor:
         """The executor, made on first use: this is where clashes of names are found."""
         if self._executor is None:
-            self._executor = Executor(self.settings, Catalog(*self._namespaces), self._application)
+            self._executor = Executor(self.settings, Catalog(*self._namespaces), self.configuration.application)
         return self._executor
 
     @property
     def quart(self) -> server.Quart:
-        """The Quart application: blueprints, static files, websockets, anything that Quart can."""
+        """The Quart application: blueprints, static files, websockets, anything that Quart can.
+
+        Made on first use, so that comes after the last decorated function; it stays the same when the application is
+        stopped and started again.
+        """
         if self._quart is None:
-            executor = self.executor
+            door = Door(lambda: self.executor)
             self._quart = server.build(
-                executor.catalog,
+                self.executor.catalog,
                 self.settings,
-                executor.invoker,
-                self._application,
+                door,
+                self.configuration.application,
                 name="operon",
+                query=door.query,
+                authentication=self._authentication,
                 quart=self._given_quart,
                 on_startup=self._start_by_server,
                 on_shutdown=self._stop_by_server,
             )
         return self._quart
 
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of the application's endpoints, as plain data. Raises CatalogError."""
+        return server.describe(self.executor.catalog, self.settings, "operon", self._authentication)
+
     def context(
-        self, *, user: str | None = None, roles: tuple[str, ...] = (), workflow_uuid: UUID | str | None = None
+        self, *, user: str | None = None, roles: Sequence[str] = (), workflow_uuid: UUID | str | None = None
     ) -> ApplicationContext:
         """A context to start workflows with, from a script, a test or another web framework.
 
+        user, roles: for whom, which is believed; operations check the roles as they do for a request.
         workflow_uuid: the identity of what it starts, which makes the start idempotent.
         """
         identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
-        caller = Caller(user, tuple(roles)) if user is not None or roles else NOBODY
-        return self.executor.context(caller, identity)
+        return self.executor.context(caller_named(user, roles), identity)
 
     async def _start(self) -> None:
         await self.executor.start(await self._database())
@@ -101,7 +137,6 @@ class Operon:
     async def _stop(self) -> None:
         await self.executor.stop()
         self._executor = None
-        self._quart = None
 
     async def _start_by_server(self) -> None:
         """The lifespan of an ASGI server; `async with app:` may have been quicker."""
@@ -144,3 +179,42 @@ class Operon:
 
     def __repr__(self) -> str:
         return f"<Operon {self._executor!r}>"
+
+
+class Door:
+    """The way into whichever executor the application has now: its Quart is older than some and outlives them all."""
+
+    __slots__ = ("_executor",)
+
+    def __init__(self, executor: Callable[[], Executor]) -> None:
+        self._executor = executor
+
+    def invoke(
+        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        return self._executor().invoker.invoke(operation, ctx, args, kwargs)
+
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
+        return self._executor().invoker.retrieve(ctx, workflow_uuid, owned=owned)
+
+    def send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+    ) -> Coroutine[Any, Any, None]:
+        return self._executor().invoker.send(ctx, destination, message, topic, key, ignore_finished)
+
+    def get_event(
+        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+    ) -> Coroutine[Any, Any, Any]:
+        return self._executor().invoker.get_event(workflow_uuid, key, timeout)
+
+    async def query(self, statement: str, *args: Any) -> list[Row]:
+        return await self._executor().query(statement, *args)
+
+    def __repr__(self) -> str:
+        return f"<Door of {self._executor()!r}>"

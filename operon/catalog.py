@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, cast
 
+from operon.authorization import roles_marked, rules_of
 from operon.codec import Codec
 from operon.errors import CatalogError, UnknownOperationError
-from operon.operations import Communicator, Described, Initializer, Operation, Transaction, Workflow
+from operon.operations import Communicator, Described, Initializer, Operation, Transaction, Workflow, unwrap_static
 from operon.routes import Handler, Route
 
 ANYTHING: Codec[Any] = Codec(Any, "the result of an operation that this application does not have")
@@ -111,4 +112,23 @@ def described_in(namespace: Namespace) -> Iterator[Described]:
     members: dict[str, Any] = {}
     for part in reversed(namespace.__mro__) if isinstance(namespace, type) else (namespace,):
         members.update(vars(part))
-    yield from (member for member in members.values() if isinstance(member, Described))
+    for name, member in members.items():
+        if isinstance(member, Described):
+            if isinstance(namespace, type):
+                refuse_other_rules(namespace, member)
+            yield member
+        elif isinstance(fn := unwrap_static(member), FunctionType) and roles_marked(fn) is not None:
+            raise CatalogError(
+                f"{namespace.__name__}.{name} requires roles, and nothing would check them",
+                hint="make it an operation or a route: @operon.transaction, @operon.get(...)",
+            )
+
+
+def refuse_other_rules(namespace: type, member: Described) -> None:
+    """An operation keeps the rules of the class that defines it; who inherits it may think otherwise."""
+    if member.owner is not None and rules_of(namespace) != rules_of(member.owner):
+        raise CatalogError(
+            f"{namespace.__qualname__} has other roles, authentication or middleware than {member.owner.__qualname__}, "
+            f"which it inherits {member.name} from",
+            hint=f"decorate {member.owner.__qualname__}: its functions are the same ones for every subclass",
+        )

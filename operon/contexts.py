@@ -66,7 +66,7 @@ class Invoker(Protocol):
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Coroutine[Any, Any, Any]: ...
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]: ...
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]: ...
 
     def send(
         self,
@@ -224,9 +224,13 @@ class InvokingContext(Context):
         copy._options = options
         return copy
 
-    def retrieve_workflow(self, workflow_uuid: UUID | str) -> WorkflowHandle[Any]:
-        """A handle of any workflow, known or not; in a workflow what it answers is recorded."""
-        return self._invoker.retrieve(self, as_uuid(workflow_uuid))
+    def retrieve_workflow(self, workflow_uuid: UUID | str, *, owned: bool = False) -> WorkflowHandle[Any]:
+        """A handle of any workflow, known or not; in a workflow what it answers is recorded.
+
+        owned: answers for another user's workflow as for an unknown one. A UUID is no secret, so what a request
+        names should be looked up with it. Somebody unknown owns what was started by somebody unknown.
+        """
+        return self._invoker.retrieve(self, as_uuid(workflow_uuid), owned=owned)
 
     @overload
     def send(

@@ -9,7 +9,7 @@
     |- EncodingError                 a value that cannot be stored and come back equal
     |  |- InputError                 ... an argument: nothing ran
     |  `- OutputError                ... a result: recorded, because the effect has happened
-    |- DecodingError                 stored or received data that does not fit its annotation
+    |- DecodingError                 stored data that does not fit its annotation
     |- WorkflowConflictError         one UUID, two operations or two users
     |- NonExistentWorkflowError
     |- NondeterminismError           the code asks for another step than the one recorded
@@ -25,7 +25,7 @@
     |- MaxRetriesExceeded            every attempt of a communicator failed
     |- StepTimeout                   one attempt took longer than `timeout_seconds`
     |- ResultTimeout                 `get_result(timeout=...)`: the workflow goes on
-    |- NotAuthorizedError
+    |- NotAuthorizedError            nobody is known, 401; or they lack a role, 403
     |- RequestError                  a request that is not what the handler's annotations ask for
     |- DatabaseUnavailable           weather: the runtime waits in place; a caller may try again
     |- ExecutorStopped               this process is shutting down; the workflow continues elsewhere
@@ -43,13 +43,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class OperonError(Exception):
     """The root of everything that Operon raises."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: ClassVar[str] = "operon"
 
     def __init__(self, message: str = "", *, hint: str | None = None) -> None:
@@ -119,9 +119,8 @@ class OutputError(EncodingError):
 
 
 class DecodingError(OperonError):
-    """Stored or received data that does not fit its annotation."""
+    """Stored data that does not fit its annotation. Of a request that does not, it is RequestError."""
 
-    status = 400
     code = "decoding"
 
 
@@ -231,10 +230,22 @@ class ResultTimeout(OperonError, TimeoutError):
 
 
 class NotAuthorizedError(OperonError):
-    """The caller is unknown (401) or lacks a role (403)."""
+    """The caller is unknown (401) or lacks a role (403).
+
+    status: 401 for somebody who did not say who they are, 403 for somebody who may not.
+    challenge: what a 401 asks for in its `WWW-Authenticate` header.
+    """
 
     status = 403
     code = "not_authorized"
+    challenge = "Bearer"
+
+    def __init__(
+        self, message: str = "", *, hint: str | None = None, status: Literal[401, 403] = 403, challenge: str = "Bearer"
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.challenge = challenge
 
 
 class RequestError(OperonError):

@@ -24,6 +24,7 @@ from typing import (
     overload,
 )
 
+from operon.authorization import ROLES, roles_marked, rules_of
 from operon.contexts import (
     CommunicatorContext,
     InitializerContext,
@@ -69,10 +70,22 @@ class Described:
         self.fn = fn
         self.name: str = name or fn.__qualname__
         self.routes: tuple[Route, ...] = ()
-        self.required_roles: tuple[str, ...] | None = None
+        self.owner: type | None = None
+        if (roles := roles_marked(fn)) is not None:  # by a decorator below this one
+            setattr(self, ROLES, roles)
         self.__doc__ = fn.__doc__
         self.__name__: str = getattr(fn, "__name__", self.name)
         self.__module__ = fn.__module__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """The class that it is defined in, whose rules are its own; another name for it changes nothing."""
+        self.owner = self.owner or owner
+
+    @functools.cached_property
+    def required_roles(self) -> tuple[str, ...] | None:
+        """Any of these lets a caller through, `()` lets everyone. None: nobody said, here or for the class."""
+        roles = roles_marked(self)
+        return roles if roles is not None else rules_of(self.owner).default_roles
 
     @functools.cached_property
     def signature(self) -> Signature:
@@ -159,6 +172,7 @@ class Communicator(Operation[P, R], Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = DEFAULT_RETRY,
         timeout_seconds: float | None = None,
+        cancellable: bool = False,
     ) -> None:
         super().__init__(fn, name)
         if timeout_seconds is not None and timeout_seconds <= 0:
@@ -166,6 +180,11 @@ class Communicator(Operation[P, R], Generic[P, R]):
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.cancellable = cancellable
+        if cancellable and not self.is_async:
+            raise CatalogError(
+                f"{self.name} is `def` and cancellable", hint="a thread cannot be interrupted: make it `async def`"
+            )
 
 
 class Initializer(Described):
@@ -254,7 +273,11 @@ def communicator(
 def communicator(fn: Callable[Concatenate[CommunicatorContext, P], R], /) -> Communicator[P, R]: ...
 @overload
 def communicator(
-    *, name: str | None = None, retry: Retry | None = DEFAULT_RETRY, timeout_seconds: float | None = None
+    *,
+    name: str | None = None,
+    retry: Retry | None = DEFAULT_RETRY,
+    timeout_seconds: float | None = None,
+    cancellable: bool = False,
 ) -> CommunicatorDecorator: ...
 def communicator(
     fn: Any = None,
@@ -263,15 +286,17 @@ def communicator(
     name: str | None = None,
     retry: Retry | None = DEFAULT_RETRY,
     timeout_seconds: float | None = None,
+    cancellable: bool = False,
 ) -> Any:
     """A call to the world: at least once, never again after it completed. `def` runs in a worker thread.
 
     retry: how often and when to try again; None for a single attempt.
     timeout_seconds: the longest that one attempt may take.
+    cancellable: it is interrupted when its workflow is cancelled; otherwise the workflow stops after it.
     """
 
     def decorate(fn: Any) -> Communicator[..., Any]:
-        return Communicator(unwrap_static(fn), name, retry, timeout_seconds)
+        return Communicator(unwrap_static(fn), name, retry, timeout_seconds, cancellable)
 
     return decorate if fn is None else decorate(fn)
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
+from operon.authorization import authorized
 from operon.contexts import HandlerContext
 from operon.errors import CatalogError
 from operon.operations import Described, Operation, unwrap_static
@@ -38,6 +39,8 @@ class Handler(Described, Generic[P, R]):
         super().__init__(fn, None)
 
     async def __call__(self, ctx: HandlerContext, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.required_roles:  # another handler may call it as well
+            authorized(self.name, self.required_roles, ctx.caller)
         result: R = await self.fn(ctx, *args, **kwargs)
         return result
 

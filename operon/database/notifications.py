@@ -27,9 +27,9 @@ async def oldest(
 ) -> list[list[tuple[int, bytes]]]:
     """Sequence and body of the oldest messages, for each destination, topic and limit that is asked for."""
     found: list[list[tuple[int, bytes]]] = [[] for _ in asked]
-    columns = zip(*asked, strict=True)
-    for n, sequence, body in await connection.fetch(SQL["oldest"], *columns):
-        found[n - 1].append((sequence, body))
+    for row in await connection.fetch(SQL["oldest"], *zip(*asked, strict=True)):
+        number: int = row[0]
+        found[number - 1].append((row[1], row[2]))
     return found
 
 

@@ -32,6 +32,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from operon.errors import CatalogError
 from operon.http.exchange import scope_of
 from operon.http.markers import MARKERS, Body, Header, Marker, Path, Query
+from operon.http.misfits import Misfits
 from operon.http.reader import Reader
 from operon.http.refusals import BadInput, BodyTooLarge, Complaint, Location, UnsupportedContent, misfit, required
 from operon.operations import Described
@@ -121,14 +122,16 @@ def take(arguments: Sequence[Argument], parts: Parts, complaints: list[Complaint
     for argument in arguments:
         if fields is None and argument.location == "body":
             continue  # the body as a whole was complained of
+        name = "" if argument.whole else argument.name
         try:
             value = value_of(argument, parts, fields or {})
         except (ValueError, RecursionError) as error:
-            complaints.append(misfit(argument.location, "" if argument.whole else argument.name, error))
+            each = error.each if isinstance(error, Misfits) else [("", error)]
+            complaints.extend(misfit(argument.location, name + path, one) for path, one in each)
             continue
         if value is ABSENT:
             if argument.required:
-                complaints.append(required(argument.location, "" if argument.whole else argument.name))
+                complaints.append(required(argument.location, name))
                 continue
             value = argument.default
         if argument.keyword_only:
@@ -173,6 +176,11 @@ def body_fields(
 
 def plan(route: Route, target: Described) -> list[Argument]:
     """Where each parameter of a function comes from on this route."""
+    if inspect.isasyncgenfunction(target.fn) or inspect.isgeneratorfunction(target.fn):
+        raise CatalogError(
+            f"{target.name} at {target.where} is a generator, and a function that serves {route.path} returns",
+            hint="to stream, return the generator of another function: `return lines()`",
+        )
     variables = {match["name"] for match in VARIABLE.finditer(route.path)}
     default_location: Location = "query" if route.method in ("GET", "DELETE") else "body"
     arguments: list[Argument] = []

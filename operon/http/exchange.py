@@ -72,6 +72,11 @@ def stamp(request: Request, response: Response) -> None:
     workflow_uuid = scope_of(request).get(WORKFLOW_UUID_KEY)
     if workflow_uuid is not None:
         response.headers["operon-workflowuuid"] = workflow_uuid
+    for index, (name, value) in enumerate(response.headers):
+        # An application may have put a client's words there. Werkzeug refuses line breaks; h11 also refuses the other
+        # control characters, but only when half of the answer is sent.
+        if (clean := one_line(value)) != value:
+            response.headers[index] = (name, clean)
 
 
 def one_line(text: str) -> str:

@@ -2,15 +2,23 @@
 
 h11 takes a request that has both a length and a chunked body, and bounds only headers that arrive in pieces. The first
 is how one request is smuggled inside another past a proxy (RFC 9112, 6.3), so both are closed here.
+
+And Hypercorn never waits when it sends to a client that is gone, so a stream that never waits either would hold the
+event loop for ever, without hearing that nobody listens. Here every piece of a stream gives the others a turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
+
+from operon.http.problems import Problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,6 +28,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 HEADER_BYTES_MAX = 16 * 1024
 HEADERS_MAX = 100
+INSTANCE_CHARS_MAX = 2048  # of a URL that may be refused for its length
 
 
 class Guard:
@@ -33,7 +42,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = verdict(scope)
         if refusal is None:
-            await self._application(scope, receive, send)
+            await self._application(scope, receive, in_turns(send))
         elif scope["type"] == "http":
             await refuse(scope, send, *refusal)
         else:
@@ -41,6 +50,15 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard of {self._application!r}>"
+
+
+def in_turns(send: Send) -> Send:
+    async def send_and_yield(message: Message) -> None:
+        await send(message)
+        if message.get("more_body"):
+            await asyncio.sleep(0)
+
+    return send_and_yield
 
 
 def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:
@@ -63,9 +81,15 @@ def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:
 
 async def refuse(scope: Scope, send: Send, status: HTTPStatus, detail: str) -> None:
     """Answers, and closes the connection: what follows on it cannot be told from the body."""
-    problem = {"status": status.value, "title": status.phrase, "code": "bad_request", "detail": detail}
+    identifier = str(uuid4())
+    instance = quote(scope["path"], errors="replace")[:INSTANCE_CHARS_MAX]
+    problem = Problem(status.value, status.phrase, "bad_request", instance, identifier, detail)
     body = msgspec.json.encode(problem)
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", identifier.encode()),
+    ]
     if scope["http_version"] < "2":
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status.value, "headers": headers})

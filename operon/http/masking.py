@@ -1,4 +1,5 @@
-"""Passwords never reach a log: what looks like a database URL or a `password=` is masked in messages and tracebacks.
+"""Passwords never reach a log: what looks like a database URL, a `password=` or a bearer token is masked in messages
+and tracebacks.
 
 Errors of drivers quote what they were given, and Quart and Hypercorn log errors as they are, so this is a filter on
 their loggers and not a promise of whoever writes a message.
@@ -15,11 +16,13 @@ NAMED_PASSWORD = re.compile(
     r"((?:password|passwd|pwd|secret)['\"]?\s{0,8}[=:]\s{0,8})('[^']{0,256}'|\"[^\"]{0,256}\"|[^\s,;&)]{1,256})",
     re.IGNORECASE,
 )
+# The values of an Authorization header; shorter words after these two are words.
+TOKEN = re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=-]{12,}", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
     """The text without the passwords in it."""
-    return NAMED_PASSWORD.sub(r"\1***", URL_PASSWORD.sub(r"\1:***@", text))
+    return TOKEN.sub(r"\1 ***", NAMED_PASSWORD.sub(r"\1***", URL_PASSWORD.sub(r"\1:***@", text)))
 
 
 class MaskingFilter(logging.Filter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import re
 from http import HTTPStatus
 from typing import Any
@@ -16,9 +17,9 @@ from urllib.parse import quote
 
 import msgspec
 from quart.wrappers import Request, Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, InternalServerError
 
-from operon.errors import OperonError
+from operon.errors import NotAuthorizedError, OperonError
 from operon.http.exchange import WORKFLOW_UUID_KEY, one_line, request_id, scope_of
 from operon.http.masking import mask
 from operon.http.refusals import BadInput, Complaint
@@ -46,6 +47,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def answer(error: Exception, request: Request) -> Response:
     """The answer to an error that ended a request; logs it where it is the server's fault."""
+    if isinstance(error, InternalServerError) and isinstance(error.original_exception, Exception):
+        error = error.original_exception  # raised after the function had answered: a header, a converter of Quart's
     problem = describe(error, quote(request.path, errors="replace"), request_id(request))
     if problem.status >= 500:
         log(error, problem, request)
@@ -116,14 +119,23 @@ def detail_of(error: Exception) -> str | None:
 
 
 def headers_of(error: Exception, status: int) -> list[tuple[str, str]]:
-    """What the answer says besides the document: `Allow` of a 405, when to come back after a 503."""
+    """What the answer says besides the document: how to authenticate, `Allow` of a 405, when to come back."""
     headers: list[tuple[str, str]] = []
     if isinstance(error, HTTPException):
         headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
+    if isinstance(error, NotAuthorizedError) and status == 401:  # which has to say how: RFC 9110, 15.5.2
+        headers.append(("www-authenticate", one_line(error.challenge)))
     if status in (429, 503) and not any(name.lower() == "retry-after" for name, _ in headers):
-        after = getattr(error, "retry_after", None)
-        headers.append(("retry-after", str(after if isinstance(after, int) else RETRY_AFTER_SECONDS)))
+        headers.append(("retry-after", str(retry_after(error))))
     return headers
+
+
+def retry_after(error: Exception) -> int:
+    """Whole seconds, as the header has them: what the error says in `retry_after_seconds`, rounded up."""
+    after: Any = getattr(error, "retry_after_seconds", None)
+    if isinstance(after, int | float) and math.isfinite(after) and after >= 0:
+        return math.ceil(after)
+    return RETRY_AFTER_SECONDS
 
 
 def log(error: Exception, problem: Problem, request: Request) -> None:

@@ -1,7 +1,8 @@
 """What is wrong with a request, as data: one `Complaint` per field, all of them in one refusal.
 
 A client that corrects its request wants to hear everything at once, so whoever reads a part of a request appends to
-one list and goes on; the list is raised when every part was read.
+one list and goes on; the list is raised when every part was read. On the wire a complaint is
+`{"in": "query", "name": "page", "detail": "Expected int, got str"}`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 class Complaint(msgspec.Struct, frozen=True):
     """One thing that is wrong with a request, and where."""
 
-    location: Location
-    name: str
-    message: str
+    location: Location = msgspec.field(name="in")
+    name: str  # `payment.items[0].price`; empty for the location as a whole
+    detail: str
 
 
 class BadInput(RequestError):
@@ -36,7 +37,7 @@ class BadInput(RequestError):
         first = complaints[0]
         more = f", and {len(complaints) - 1} more" if len(complaints) > 1 else ""
         where = f"{first.location} {first.name!r}" if first.name else first.location
-        super().__init__(f"{where}: {first.message}{more}")
+        super().__init__(f"{where}: {first.detail}{more}")
         self.complaints = tuple(complaints)
 
 
@@ -65,13 +66,13 @@ def misfit(location: Location, name: str, error: Exception) -> Complaint:
         return Complaint(location, name, "not UTF-8")
     if isinstance(error, RecursionError):
         return Complaint(location, name, "nested too deeply")
-    message = str(error)
-    place = PLACE.search(message)
+    detail = str(error)
+    place = PLACE.search(detail)
     if place is not None:
-        message = message[: place.start()]
+        detail = detail[: place.start()]
         name = f"{name}{place['place']}"
-    missing = MISSING.match(message)
+    missing = MISSING.match(detail)
     if missing is not None:
-        message = "required"
+        detail = "required"
         name = f"{name}.{missing['field']}"
-    return Complaint(location, name.removeprefix("."), message.replace("`", ""))
+    return Complaint(location, name.removeprefix("."), detail.replace("`", ""))

@@ -1,7 +1,7 @@
 """The application's endpoints on a Quart app, and `serve`, which listens for it.
 
-The journey of a request: Quart's routing -> `identity` and `arguments`, whose complaints are raised together -> a
-`HandlerContext` -> the function -> `answers`, or `problems` where it raised.
+The journey of a request: Quart's routing -> `auth`, which says who asks -> `identity` and `arguments`, whose complaints
+are raised together -> a `HandlerContext` -> the function -> `answers`, or `problems` where it raised.
 
 The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the
 call of an operation runs in a task of its own, and only the waiting for a workflow's result is cancelled.
@@ -19,15 +19,19 @@ from quart.globals import request_ctx
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
+from operon.authorization import AuthenticationFunction, Query, rules_of
 from operon.catalog import Catalog, Endpoint
 from operon.config import Settings
 from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
 from operon.errors import CatalogError
 from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
+from operon.http.auth import Gate
+from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
 from operon.http.masking import mask
+from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
@@ -44,6 +48,8 @@ def build(
     application: Mapping[str, Any],
     *,
     name: str,
+    query: Query,
+    authentication: AuthenticationFunction | None = None,
     quart: Quart | None = None,
     on_startup: Hook | None = None,
     on_shutdown: Hook | None = None,
@@ -53,6 +59,9 @@ def build(
     A new app answers every error as a problem document, also an unknown URL. A given one keeps its own error pages
     and limits for its own routes.
 
+    authentication: says who asks, for every endpoint whose class has no function of its own for that. Routes of the
+    given app that are not endpoints are its own business.
+    query: what authentication functions read the database with.
     on_startup, on_shutdown: run in the ASGI lifespan, before and after serving; also under `serve`, so what they
     start must not be started twice.
     Raises CatalogError for a route that cannot be served.
@@ -60,12 +69,28 @@ def build(
     app = quart if quart is not None else own_quart(name, settings)
     surface = Surface(app, whole_app=quart is None)
     for endpoint in catalog.endpoints:
-        surface.add(View(endpoint, settings, invoker, application))
+        gate = Gate(endpoint.target, authentication, application, query)
+        surface.add(View(endpoint, settings, invoker, application, gate))
+    if settings.docs:
+        for path, page in pages(lambda: describe(catalog, settings, name, authentication)).items():
+            surface.add_page(path, page)
     if on_startup is not None:
         app.before_serving(on_startup)
     if on_shutdown is not None:
         app.after_serving(on_shutdown)
     return app
+
+
+def describe(
+    catalog: Catalog, settings: Settings, name: str, authentication: AuthenticationFunction | None
+) -> dict[str, Any]:
+    """The OpenAPI document of these endpoints. Raises CatalogError for a route that cannot be served."""
+    return document(
+        catalog,
+        title=name,
+        version=settings.version,
+        guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
+    )
 
 
 def own_quart(name: str, settings: Settings) -> Quart:
@@ -78,19 +103,24 @@ class View:
     """What one endpoint does with a request."""
 
     def __init__(
-        self, endpoint: Endpoint, settings: Settings, invoker: Invoker, application: Mapping[str, Any]
+        self, endpoint: Endpoint, settings: Settings, invoker: Invoker, application: Mapping[str, Any], gate: Gate
     ) -> None:
         self.route = endpoint.route
         self.target: Any = endpoint.target  # Any, because an operation is a descriptor to a checker
         self._invoker = invoker
         self._application = application
+        self._gate = gate
         self._arguments = Arguments(self.route, self.target, settings.body_limit_bytes)
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         """What Quart makes a response of."""
+        return await self._gate.answer(request, lambda: self._answer(request, variables))
+
+    async def _answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         target = self.target
-        caller = Caller(request=exchange.parts(request), traceparent=exchange.traceparent(request))
+        anybody = Caller(request=exchange.parts(request), traceparent=exchange.traceparent(request))
+        caller = await self._gate.caller(request, anybody)
         complaints: list[Complaint] = []
         identity = identify(request.headers.getlist(UUID_HEADER), request.headers.getlist(KEY_HEADER), complaints)
         args, kwargs = await self._arguments.read(request, variables, complaints)
@@ -162,6 +192,13 @@ class Surface:
                 hint="write variables as <name> or <converter:name>; converters: string, int, float, path, uuid, any",
             ) from error
         self._names.add(name)
+
+    def add_page(self, path: str, page: Callable[[], Awaitable[Response]]) -> None:
+        """Adds a page of ours, unless the application has one there."""
+        if not any(rule.rule == path for rule in self._quart.url_map.iter_rules()):
+            name = self._name(f"operon:{path}")
+            self._quart.add_url_rule(path, name, page, methods=["GET"])
+            self._names.add(name)
 
     def _name(self, target_name: str) -> str:
         """The name for `url_for`. Dots would be blueprints to Quart; a second route of a function gets a number."""

@@ -181,7 +181,7 @@ class Activator:
                     incarnation.notifier.missed(candidate.wake_at is None)
                 elif candidate.wake_at is None:
                     actor.ring()
-            else:
+            elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
                 orphans.append(candidate.workflow_uuid)
         if not room or not orphans:
             return False
@@ -226,6 +226,7 @@ class Activator:
                 parked=workflow.parked,
                 mailbox=boxes.get(uuid),
             )
+            incarnation.committer.mend(uuid)  # it may have been cancelled here, and resumed
             incarnation.spawn(actor)
             if uuid in self._woken:  # it rang again while it was being read
                 del self._woken[uuid]
@@ -235,10 +236,8 @@ class Activator:
 
     async def _poll(self, connection: Connection) -> None:
         """The safety poll: whatever is waited for here may have come without a ring."""
-        waiting = {actor.workflow_uuid: actor for actor in self._incarnation.parker.waiting if actor.waits is not None}
-        asked = [
-            (uuid, topic) for uuid, actor in waiting.items() for topic in (actor.waits and actor.waits.topics) or ()
-        ]
+        waiting = {actor.workflow_uuid: actor for actor in self._incarnation.parker.waiting}
+        asked = [(uuid, topic) for uuid, actor in waiting.items() for topic in actor.awaited_topics]
         if asked:
             for workflow_uuid in await notifications.waiting(connection, asked):
                 waiting[workflow_uuid].ring()

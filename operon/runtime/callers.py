@@ -23,12 +23,11 @@ def caller_columns(caller: Caller) -> tuple[str, bytes | None]:
 
 def caller_of(claimed: Claimed) -> Caller:
     """The caller of a workflow that is started again."""
-    if claimed.authenticated_user is None and claimed.request is None and claimed.traceparent is None:
-        return NOBODY if not claimed.authenticated_roles else Caller(roles=tuple(claimed.authenticated_roles))
-    return Caller(
+    caller = Caller(
         claimed.authenticated_user,
         tuple(claimed.authenticated_roles or ()),
         claimed.assumed_role,
         None if claimed.request is None else msgspec.json.decode(claimed.request),
         claimed.traceparent,
     )
+    return NOBODY if caller == NOBODY else caller

@@ -28,8 +28,10 @@ from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped
+from operon.rows import Row
 from operon.runtime.incarnation import Incarnation
 from operon.runtime.invoke import EntryInvoker
+from operon.runtime.query import query
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.workflow_actor import WorkflowActor
@@ -245,6 +247,12 @@ class Executor:
         """A context to start workflows with."""
         options = StartOptions(workflow_uuid)
         return ApplicationContext(self.invoker, workflow_uuid, caller, self.application, options)
+
+    async def query(self, statement: str, *args: Any) -> list[Row]:
+        """The rows of one statement that only reads."""
+        if self._look_ups is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return await query(self._look_ups, statement, args)
 
     async def _crash_durably(self) -> None:
         await self.incarnation.committer.drained()

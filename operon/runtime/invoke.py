@@ -16,10 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
+from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
-from operon.contexts import InvokingContext, TransactionContext, as_seconds
+from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError
+from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError, NotAuthorizedError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
@@ -27,6 +28,7 @@ from operon.runtime import messages, statements
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
+from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
@@ -47,6 +49,7 @@ RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
 RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
+CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
 
 
@@ -68,19 +71,29 @@ class StepInvoker:
         incarnation = self._incarnation
         incarnation.catalog.require(operation)
         if incarnation.draining:
-            raise Evicted
+            raise self._journal.evict(Evicted("the executor stops"))
         called: Any = operation
         name = operation.name
+        caller = self._actor.caller
+        if operation.required_roles:
+            verdict = judge(name, operation.required_roles, caller)
+            if isinstance(verdict, NotAuthorizedError):
+                return refuse(verdict)  # no step: every life refuses it here
+            caller = verdict
         match operation.kind:
             case "communicator":
                 step = self._journal.call(StepKind.COMMUNICATOR, name)
-                return self._answer(step, operation.signature.result.decode, self._communicator, called, args, kwargs)
+                return self._answer(
+                    step, operation.signature.result.decode, self._communicator, called, caller, args, kwargs
+                )
             case "transaction":
                 step = self._journal.call(StepKind.TRANSACTION, name)
-                return self._answer(step, operation.signature.result.decode, self._transaction, called, args, kwargs)
+                return self._answer(
+                    step, operation.signature.result.decode, self._transaction, called, caller, args, kwargs
+                )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                return self._answer(step, self._child_handle, self._child, called, ctx, args, kwargs)
+                return self._answer(step, self._child_handle, self._child, called, caller, ctx, args, kwargs)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -112,12 +125,17 @@ class StepInvoker:
         self._journal.delivered(step)
         hook = self._incarnation.on_checkpoint
         if hook is not None and step.recorded is None and hook():
-            raise Evicted
+            raise self._journal.evict(Evicted("crashed, for a test"))
 
     # ------------------------------------------------------------------ operations
 
     async def _communicator(
-        self, step: Step, operation: Communicator[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        step: Step,
+        operation: Communicator[..., Any],
+        caller: Caller,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         journal, actor, incarnation = self._journal, self._actor, self._incarnation
         if step.seen is not None:
@@ -130,13 +148,16 @@ class StepInvoker:
             incarnation.threads,
             actor.workflow_uuid,
             step.number,
-            actor.caller,
+            caller,
             incarnation.application,
+            actor.rest,
         )
         started = clock()
         incarnation.effects += 1
         try:
-            output, value = operation.signature.result.settle(await attempts.run(args, kwargs))
+            call = attempts.run(args, kwargs)
+            returned = await (actor.interruptibly(call) if operation.cancellable else call)
+            output, value = operation.signature.result.settle(returned)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
@@ -149,13 +170,18 @@ class StepInvoker:
         return value
 
     async def _transaction(
-        self, step: Step, operation: Transaction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        step: Step,
+        operation: Transaction[..., Any],
+        caller: Caller,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         journal, actor, application = self._journal, self._actor, self._incarnation.application
         codec = operation.signature.result
 
         async def body(client: TransactionClient) -> Any:
-            ctx = TransactionContext(actor.workflow_uuid, actor.caller, application, client)
+            ctx = TransactionContext(actor.workflow_uuid, caller, application, client)
             return await operation.fn(ctx, *args, **kwargs)
 
         if journal.pending:
@@ -192,6 +218,7 @@ class StepInvoker:
         self,
         step: Step,
         operation: Workflow[..., Any],
+        caller: Caller,
         ctx: InvokingContext,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -205,9 +232,9 @@ class StepInvoker:
                 # The child's start and this checkpoint are in one batch: both are durable, or neither is.
                 uuid = child_uuid(actor.workflow_uuid, step.number)
                 parent = (actor.workflow_uuid, step.number)
-                spawner.begin_child(operation, actor.caller, uuid, args, kwargs, parent, deadline)
+                spawner.begin_child(operation, caller, uuid, args, kwargs, parent, deadline)
             else:
-                await spawner.start(operation, actor.caller, uuid, args, kwargs, deadline)
+                await spawner.start(operation, caller, uuid, args, kwargs, deadline)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
@@ -227,8 +254,7 @@ class StepInvoker:
 
     async def _sql(self, step: Step, mode: str, sql: str, args: tuple[Any, ...]) -> Any:
         journal, actor = self._journal, self._actor
-        if journal.closed:
-            raise Evicted
+        journal.going_on()
         statement = Statement(actor.workflow_uuid, step.number, step.seen, mode, sql, args, clock())
         journal.wait_for(self._incarnation.committer.statement(statement))
         await journal.durable()
@@ -398,22 +424,24 @@ class StepInvoker:
 
     # ------------------------------------------------------------------ other workflows
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
         """A handle whose answers are recorded."""
-        return WorkflowHandle(RecordedResults(self), workflow_uuid)
+        return WorkflowHandle(RecordedResults(self, owned), workflow_uuid)
 
-    def result_of(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
+    def result_of(self, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
-        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout)
+        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
 
-    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None) -> Any:
+    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
         journal = self._journal
         if journal.pending:
             await journal.durable()
         started = clock()
         try:
+            if owned:
+                await patiently(lambda: self._owned().require(workflow_uuid))
             ended = await self._messages.result(step, workflow_uuid, timeout)
             value = ended.value(workflow_uuid, self._incarnation.catalog)
         except Exception as error:
@@ -428,34 +456,66 @@ class StepInvoker:
         name, output = RESULT.decode(stored)
         return self._incarnation.catalog.result_codec(name).decode(output.encode())
 
-    def status_of(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
+    def _owned(self) -> Owned:
+        return Owned(self._incarnation.results, self._actor.caller.user)
+
+    def status_of(self, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, WorkflowStatus | None]:
         """The status of another workflow, as a step."""
         step = self._journal.call(StepKind.STATUS, "get_status")
-        return self._answer(step, STATUS.decode, self._status, workflow_uuid)
+        return self._answer(step, STATUS.decode, self._status, workflow_uuid, owned)
 
-    async def _status(self, step: Step, workflow_uuid: UUID) -> WorkflowStatus | None:
+    async def _status(self, step: Step, workflow_uuid: UUID, owned: bool) -> WorkflowStatus | None:
         journal = self._journal
         if journal.pending:
             await journal.durable()
         started = clock()
-        status = await patiently(lambda: self._incarnation.results.status(workflow_uuid))
+        results = self._owned() if owned else self._incarnation.results
+        status = await patiently(lambda: results.status(workflow_uuid))
         journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
         return status
+
+    def control(self, kind: StepKind, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, bool]:
+        """Cancels or resumes another workflow, as a step."""
+        step = self._journal.call(kind, kind.name.lower())
+        return self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+
+    async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
+        journal = self._journal
+        if journal.pending:
+            await journal.durable()
+        results = self._owned() if owned else self._incarnation.results
+        started = clock()
+        try:
+            ask = results.cancel if kind is StepKind.CANCEL else results.resume
+            done = await patiently(lambda: ask(workflow_uuid))
+        except Exception as error:
+            stored = encode_error(error)
+            journal.record(step, kind, kind.name.lower(), None, started, stored)
+            raise as_replayed(stored) from error
+        journal.record(step, kind, kind.name.lower(), CONTROL.encode(done), started)
+        return done
 
 
 class RecordedResults:
     """What a handle asks inside a workflow: each answer is a step."""
 
-    __slots__ = ("_invoker",)
+    __slots__ = ("_invoker", "_owned")
 
-    def __init__(self, invoker: StepInvoker) -> None:
+    def __init__(self, invoker: StepInvoker, owned: bool = False) -> None:
         self._invoker = invoker
+        self._owned = owned
 
     def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
-        return self._invoker.result_of(workflow_uuid, timeout)
+        return self._invoker.result_of(workflow_uuid, timeout, self._owned)
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
-        return self._invoker.status_of(workflow_uuid)
+        return self._invoker.status_of(workflow_uuid, self._owned)
+
+    def cancel(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
+        return self._invoker.control(StepKind.CANCEL, workflow_uuid, self._owned)
+
+    def resume(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
+        return self._invoker.control(StepKind.RESUME, workflow_uuid, self._owned)
 
 
 class EntryInvoker:
@@ -478,11 +538,14 @@ class EntryInvoker:
     async def _start(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> WorkflowHandle[Any]:
+        caller = ctx.caller
+        if operation.required_roles:
+            caller = authorized(operation.name, operation.required_roles, caller)
         while True:
             spawner = self._spawner()
             try:
                 deadline = spawner.deadline_in(ctx.options.timeout)
-                return await spawner.start(operation, ctx.caller, ctx.options.workflow_uuid, args, kwargs, deadline)
+                return await spawner.start(operation, caller, ctx.options.workflow_uuid, args, kwargs, deadline)
             except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
                 await self._replaced()
 
@@ -518,9 +581,10 @@ class EntryInvoker:
         handle = await start
         return await handle.get_result()
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
-        """A handle of any workflow."""
-        return WorkflowHandle(self._spawner().results, workflow_uuid)
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
+        """A handle of any workflow, or of the caller's own."""
+        results = self._spawner().results
+        return WorkflowHandle(Owned(results, ctx.caller.user) if owned else results, workflow_uuid)
 
 
 def nothing(stored: bytes) -> None:

@@ -49,6 +49,8 @@ class StepKind(IntEnum):
     GET_EVENT = 13
     SLEEP = 14
     WAIT = 15  # the announcement of a wait that has a deadline
+    CANCEL = 16
+    RESUME = 17
 
 
 TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)
@@ -210,7 +212,7 @@ class Journal:
     def going_on(self) -> None:
         """Something is about to be recorded. A workflow that the database has as parked is not any more."""
         if self.closed:
-            raise self.halted or Evicted
+            raise self.halted or Evicted("this life of the workflow is over")
         if self.parked:
             self._committer.unpark(self.workflow_uuid)
             self.parked, self.parking = False, None
@@ -277,7 +279,13 @@ class Journal:
         except Exception as error:
             # Refused by the database. Not an error of the workflow's, so not one that it may catch: this coroutine has
             # run ahead of what is recorded, and is replayed from there.
-            raise Evicted(f"a record could not be stored: {error}") from error
+            raise self.evict(Evicted(f"a record could not be stored: {error}")) from error
+
+    def evict(self, evicted: Evicted) -> StopActor:
+        """This coroutine is not to go on, whatever it makes of the error: what there is to it is recorded."""
+        if self.halted is None:
+            self.halted, self.closed = evicted, True
+        return self.halted
 
     def close(self) -> None:
         """This life is over: nothing is recorded any more, and nobody waits for a turn."""

@@ -212,7 +212,7 @@ async def test_a_missing_argument_is_400_with_its_name_and_nothing_is_recorded(
 
     problem = await answer.get_json()
     assert (answer.status_code, problem["code"]) == (400, "bad_request")
-    assert problem["errors"] == [{"location": "body", "name": "name", "message": "required"}]
+    assert problem["errors"] == [{"in": "body", "name": "name", "detail": "required"}]
     assert await recorded(runtime) == before
 
 

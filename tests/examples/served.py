@@ -46,13 +46,12 @@ class Served:
                 return match
         raise AssertionError(f"it ended without saying {pattern.pattern!r}:\n{''.join(self._said)}")
 
-    async def get(self, path: str) -> Answer:
-        return await self._request("GET", path, None, {})
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self._request("GET", path, None, headers)
 
     async def post(self, path: str, body: Any, **headers: str) -> Answer:
         """Posts JSON. OSError if the process dies before it answers."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self._request("POST", path, json.dumps(body).encode(), named)
+        return await self._request("POST", path, json.dumps(body).encode(), headers)
 
     async def kill(self) -> None:
         """`kill -9`"""
@@ -66,7 +65,8 @@ class Served:
             await self._process.communicate()
 
     async def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        typed = {"Content-Type": "application/json", **headers}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        typed = {"Content-Type": "application/json", **named}
         request = urllib.request.Request(self.url + path, body, typed, method=method)
         return await to_thread.run_sync(answer, request)
 

@@ -19,6 +19,7 @@ from operon.handles import WorkflowHandle
 from operon.http.identity import fresh
 from operon.http.server import build, serve
 from operon.operations import Described, Operation, Workflow
+from operon.rows import Row
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ class DirectInvoker:
             return handle
         return await outcome
 
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID) -> WorkflowHandle[Any]:
+    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
         raise NotImplementedError
 
     async def send(
@@ -74,6 +75,12 @@ class Outcome:
     async def status(self, workflow_uuid: UUID) -> None:
         return None
 
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
 
 def quart_of(
     *functions: Described,
@@ -87,7 +94,12 @@ def quart_of(
     for function in functions:
         catalog.add(function)
     settings = settings or Settings(port=0)
+    hooks.setdefault("query", no_query)
     return build(catalog, settings, invoker or DirectInvoker(), {}, name="tests.http", quart=quart, **hooks)
+
+
+async def no_query(statement: str, *args: Any) -> list[Row]:
+    raise NotImplementedError
 
 
 @dataclass

@@ -77,7 +77,7 @@ async def outcome(response: Any) -> Any:
     if response.status_code == 200:
         return await response.get_data(as_text=True)
     assert response.content_type == "application/problem+json"
-    return [(each["location"], each["name"], each["message"]) for each in (await response.get_json())["errors"]]
+    return [(each["in"], each["name"], each["detail"]) for each in (await response.get_json())["errors"]]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_every_error_of_a_request_is_reported_at_once() -> None:
     response = await client.put("/x?page=y", data=b'{"card": "z"}', headers=JSON | {"idempotency-key": "\t"})
 
     assert response.status_code == 400
-    assert {(each["location"], each["name"]) for each in (await response.get_json())["errors"]} == {
+    assert {(each["in"], each["name"]) for each in (await response.get_json())["errors"]} == {
         ("path", "show"),
         ("body", "seat"),
         ("body", "card"),

@@ -177,7 +177,7 @@ async def test_a_path_that_is_not_utf_8_is_400() -> None:
         status, _, body = parsed(await exchange(server, request("/show/%ff")))
 
     assert status == 400
-    assert json.loads(body)["errors"] == [{"location": "path", "name": "", "message": "not UTF-8"}]
+    assert json.loads(body)["errors"] == [{"in": "path", "name": "", "detail": "not UTF-8"}]
 
 
 async def test_a_chunked_body_that_grows_too_large_is_413() -> None:

@@ -19,6 +19,9 @@ from operon.http.masking import mask, masked
         ("host=db password=hunter2 user=a", "host=db password=*** user=a"),
         ("{'password': 'hunter 2', 'a': 1}", "{'password': ***, 'a': 1}"),
         ("connect(PASSWORD='hunter2')", "connect(PASSWORD=***)"),
+        ("Authorization: Bearer eyJhbGciOi.J9.eyJz-_", "Authorization: Bearer ***"),
+        ("{'authorization': 'basic YWRhOmh1bnRlcjI='}", "{'authorization': 'basic ***'}"),
+        ("basic rules, and a bearer of news", "basic rules, and a bearer of news"),
         ("http://localhost:8000/a", "http://localhost:8000/a"),
     ],
 )
@@ -27,7 +30,7 @@ def test_what_looks_like_a_password_is_masked(text: str, expected: str) -> None:
 
 
 def test_a_long_text_is_masked_in_a_moment() -> None:
-    hostile = "://a:" * 20_000 + "password='" * 20_000
+    hostile = "://a:" * 20_000 + "password='" * 20_000 + "bearer " + "a" * 200_000
 
     assert len(masked(hostile)) > 0
 

@@ -12,6 +12,7 @@ from quart.typing import TestClientProtocol as ClientProtocol
 from operon.contexts import HandlerContext
 from operon.errors import (
     DatabaseUnavailable,
+    DecodingError,
     MaxRetriesExceeded,
     NonExistentWorkflowError,
     NotAuthorizedError,
@@ -35,7 +36,7 @@ class Teapot(Exception):
 
 class Broken(Exception):
     status = 503
-    retry_after = 30
+    retry_after_seconds = 30
 
 
 class Unique(Exception):
@@ -224,7 +225,7 @@ async def test_quart_s_own_log_is_masked(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.ERROR):
         response = await quart.test_client().get("/unknown")
 
-    assert (response.status_code, (await response.get_json())["code"]) == (500, "internal_server_error")
+    assert (response.status_code, (await response.get_json())["code"]) == (500, "internal_error")
     assert "db.internal" in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -243,3 +244,43 @@ async def test_a_redirect_of_the_routing_is_no_problem() -> None:
     response = await quart_of(handler).test_client().post("/slash")
 
     assert response.status_code == 308
+
+
+class MailboxFull(Exception):
+    """As a mailbox that is full would say it."""
+
+    status = 429
+
+    def __init__(self, retry_after_seconds: Any) -> None:
+        super().__init__("the mailbox is full")
+        self.retry_after_seconds = retry_after_seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "header"),
+    [(0, "0"), (2, "2"), (0.2, "1"), (1.5, "2"), (-1, "1"), (float("inf"), "1"), (float("nan"), "1"), ("a\r\nb", "1")],
+)
+async def test_too_many_requests_say_when_to_come_back(seconds: Any, header: str) -> None:
+    response = await client_raising(MailboxFull(seconds)).get("/path%20with%20space")
+
+    assert (response.status_code, response.headers["retry-after"]) == (429, header)
+    assert (await response.get_json())["code"] == "mailbox_full"
+
+
+async def test_stored_data_that_cannot_be_read_is_the_server_s_fault(caplog: pytest.LogCaptureFixture) -> None:
+    document = await problem_of(DecodingError("tickets.charge: argument 'card' cannot be read: hunter2"))
+
+    assert (document["status"], document["code"], document.get("detail")) == (500, "decoding", None)
+    assert "cannot be read" in caplog.text
+
+
+async def test_an_answer_that_cannot_be_sent_is_500_without_internals(caplog: pytest.LogCaptureFixture) -> None:
+    @get("/")
+    async def handler(ctx: HandlerContext) -> Any:
+        return "body", 200, {"x name": "a", 5: DSN}
+
+    response = await quart_of(handler).test_client().get("/")
+
+    document = await response.get_json()
+    assert (document["status"], document["code"], document.get("detail")) == (500, "internal_error", None)
+    assert "hunter2" not in caplog.text

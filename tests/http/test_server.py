@@ -119,7 +119,7 @@ async def test_a_malformed_identity_is_400_and_nothing_ran() -> None:
 
     assert response.status_code == 400
     assert (await response.get_json())["errors"] == [
-        {"location": "header", "name": "operon-workflowuuid", "message": "expected a UUID"}
+        {"in": "header", "name": "operon-workflowuuid", "detail": "expected a UUID"}
     ]
     assert invoker.calls == []
 

@@ -10,7 +10,19 @@ from typing import Any, assert_type
 from uuid import UUID
 
 import operon
-from operon import ApplicationContext, HandlerContext, Received, Topic, WorkflowContext, WorkflowHandle, WorkflowStatus
+from operon import (
+    ApplicationContext,
+    Authenticated,
+    CallNext,
+    HandlerContext,
+    MiddlewareContext,
+    Received,
+    Topic,
+    TransactionContext,
+    WorkflowContext,
+    WorkflowHandle,
+    WorkflowStatus,
+)
 from tests.typing.shop import (
     CANCEL,
     PAYMENT,
@@ -135,6 +147,48 @@ async def from_a_script(app: operon.Operon) -> None:
 async def a_handler_is_a_function_still(ctx: HandlerContext) -> dict[str, Decimal]:
     return await page(ctx, "Hamlet")
 
+
+async def who(ctx: MiddlewareContext) -> Authenticated | None:
+    rows = await ctx.query("select name, roles from users where token = $1", ctx.request.headers.get("x-token"))
+    assert_type(rows, list[operon.Row])
+    return Authenticated(rows[0]["name"], rows[0]["roles"]) if rows else None
+
+
+def plainly_who(ctx: MiddlewareContext) -> Authenticated:
+    assert_type(ctx.required_roles, tuple[str, ...] | None)
+    return Authenticated("ada", ("admin",))
+
+
+async def timed(ctx: MiddlewareContext, call_next: CallNext) -> object:
+    return await call_next()
+
+
+@operon.authentication(who)
+@operon.default_required_roles("user")
+@operon.middleware(timed, timed)
+class Desk:
+    @operon.required_roles("admin", "auditor")
+    @operon.post("/above")
+    @operon.transaction
+    @staticmethod
+    async def above(tx: TransactionContext, show: str) -> int:
+        return len(tx.authenticated_roles)
+
+    @operon.get("/below")
+    @operon.required_roles()
+    @staticmethod
+    async def below(ctx: HandlerContext, show: str) -> int:
+        assert_type(ctx.retrieve_workflow(show, owned=True), WorkflowHandle[Any])
+        return await Desk.above(ctx, show)
+
+
+@operon.workflow
+async def roles_change_no_types(ctx: WorkflowContext) -> None:
+    assert_type(await Desk.above(ctx, "Hamlet"), int)
+    assert_type(await ctx.invoke(Desk).above("Hamlet"), int)
+
+
+operon.Operon(Desk, authentication=plainly_who)
 
 # Operations are values: they go where a function of their signature is asked for.
 takes_a_step: Callable[[WorkflowContext, str, int], Awaitable[bool]] = reserve

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import operon
-from operon import CommunicatorContext, HandlerContext, TransactionContext, WorkflowContext
+from operon import CommunicatorContext, HandlerContext, MiddlewareContext, TransactionContext, WorkflowContext
 from tests.typing.shop import CANCEL, PAYMENT, PLACES, STATUS, Payment, Ticket, charge, checkout, page, reserve
 
 
@@ -182,3 +182,19 @@ async def the_route_below_the_operation(ctx: HandlerContext) -> None: ...
 
 @operon.post  # wrong
 async def a_route_without_a_path(ctx: HandlerContext) -> None: ...
+
+
+async def a_user_who_is_a_text(ctx: MiddlewareContext) -> str:
+    return "ada"
+
+
+@operon.authentication(a_user_who_is_a_text)  # wrong
+@operon.default_required_roles(["admin", "auditor"])  # wrong
+@operon.middleware(a_user_who_is_a_text)  # wrong
+class Desk: ...
+
+
+@operon.required_roles("admin")
+@operon.workflow
+async def roles_keep_arguments(ctx: WorkflowContext) -> None:
+    await roles_keep_arguments(ctx, "Hamlet")  # wrong
