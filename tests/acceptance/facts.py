@@ -23,11 +23,13 @@ async def until(fact: Callable[[], object]) -> None:
 
 
 async def waits_for(handle: WorkflowHandle[Any], what: str | None) -> None:
-    """Waits until the status of a workflow says that it waits for this."""
+    """Waits until the status of a workflow says that it waits for this; several things in any order."""
+    wanted = None if what is None else sorted(what.split("; "))
     while True:
         status = await handle.get_status()
         assert status is None or not status.status.is_finished, status
-        if status is not None and status.waiting_for == what:
+        told = None if status is None else status.waiting_for
+        if (None if told is None else sorted(told.split("; "))) == wanted:
             return
         await asyncio.sleep(0.005)
 
