@@ -101,10 +101,11 @@ def codec_for(topic: Named[T] | str | None) -> Codec[T]:
 
 def key_text(key: Key) -> str:
     """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two. InvocationError."""
-    parts: Any = list(key) if isinstance(key, tuple | list) else key
+    several: Any = isinstance(key, tuple | list)
+    parts: list[Any] = list(key) if several else [key]
     try:
-        if all(isinstance(part, str | int | UUID) for part in (parts if isinstance(parts, list) else [parts])):
-            text = msgspec.json.encode(parts).decode()
+        if all(isinstance(part, str | int | UUID) for part in parts):
+            text = msgspec.json.encode(parts if several else key).decode()
             if len(text.encode()) <= KEY_BYTES_MAX:
                 return text
     except (ValueError, OverflowError):  # half a character, or a number of hundreds of digits
