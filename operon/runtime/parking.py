@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 SWEEP_MAX = 1_000  # workflows that are parked in one turn of the loop
 SWEEP_SECONDS = 1.0
 PRESSURE = 0.5  # of max_live: with more than that in memory, whoever waits is parked at once
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many workflows are where, at one moment. Costs nothing to ask."""
+
+    live: int  # in memory
+    waiting: int  # ... of which all that is known to wait, and may be parked
+    parked: int  # left memory since this incarnation began
+    woken: int  # have to come back, and wait for room or for the next turn
 
 
 class Parker:
@@ -42,6 +53,12 @@ class Parker:
     def waiting(self) -> list[WorkflowActor]:
         """The live workflows that wait."""
         return list(self._waiting)
+
+    @property
+    def counts(self) -> Counts:
+        """How many live, wait, were parked and come back."""
+        incarnation = self._incarnation
+        return Counts(len(incarnation.live), len(self._waiting), self.parked, incarnation.activator.to_come)
 
     async def run(self, started: Callable[[], None]) -> None:
         """Sweeps until cancelled."""
