@@ -101,8 +101,9 @@ def codec_for(topic: Named[T] | str | None) -> Codec[T]:
 
 def key_text(key: Key) -> str:
     """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two. InvocationError."""
-    several: Any = isinstance(key, tuple | list)
-    parts: list[Any] = list(key) if several else [key]
+    given: Any = key
+    several = isinstance(given, tuple | list)
+    parts: list[Any] = list(given) if several else [given]
     try:
         if all(isinstance(part, str | int | UUID) for part in parts):
             text = msgspec.json.encode(parts if several else key).decode()
