@@ -91,13 +91,20 @@ class Spawner:
         return self._incarnation.deadline_in(timeout)
 
     async def post(
-        self, caller: Caller, destination: UUID, topic: str | None, body: bytes, key: str | None, keep: bool
+        self,
+        caller: Caller,
+        destination: UUID,
+        topic: str | None,
+        body: bytes,
+        key: str | None,
+        keep: bool,
+        owner: str | None,
     ) -> Letter:
         """Sends a message from outside of any workflow; what became of it. Fenced: nothing did."""
         incarnation = self._incarnation
         incarnation.admit_message()
         lane = uuid7()
-        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, caller.traceparent)
+        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, caller.traceparent, owner)
         await incarnation.committer.letter(letter).durable(lane)
         return letter
 

@@ -54,7 +54,7 @@ NUMBER = re.compile(r"(?<=[_ ])\d+")
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
 STARTS, NUMBERS, STEPS, ENDS = 4, 15, 17, 23
-RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 28, 30, 33, 39, 48
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 28, 30, 33, 39, 49
 
 When = Literal["before", "after", "held"]
 
