@@ -14,8 +14,9 @@ import click
 
 from operon import __version__
 from operon.app import Operon
-from operon.config import masked
+from operon.dsn import masked
 from operon.errors import CatalogError, OperonError
+from operon.masking import mask_handlers
 from operon.runtime.loop import run, settle_garbage
 
 
@@ -36,6 +37,7 @@ def main() -> None:
 def start(target: str, log_level: str, **settings: Any) -> None:
     """Serves an application over HTTP and runs its workflows, until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    mask_handlers()
     try:
         app = load(target)
         app.override(**settings)

@@ -10,10 +10,10 @@ import difflib
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from operon.dsn import masked
 from operon.errors import ConfigurationError
 
 PREFIX = "OPERON_"
@@ -90,11 +90,3 @@ def load(overrides: Mapping[str, Any], environ: Mapping[str, str] | None = None)
 def suggestion(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known))}"
-
-
-def masked(url: str) -> str:
-    """A database URL without its password."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))

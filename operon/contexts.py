@@ -17,6 +17,7 @@ from uuid import UUID
 from opentelemetry import trace
 
 from operon.errors import InvocationError
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.topics import EventKey, Key, Received, Topic
 
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-logger = logging.getLogger("operon.application")
+logger = masked_logger("operon.application")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import asyncpg
 
-from operon.config import masked
+from operon.dsn import masked, without_passwords
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
 driver: Any = asyncpg  # it ships no types; what leaves this file has some
@@ -90,9 +89,7 @@ async def connect_at_start(url: str) -> Connection:
 
 def describe(error: BaseException, url: str) -> str:
     """An error's text without the password, which drivers like to quote."""
-    text = f"{type(error).__name__}: {error}"
-    password = urlsplit(url).password
-    return text.replace(password, "***") if password else text
+    return without_passwords(f"{type(error).__name__}: {error}", url)
 
 
 def sqlstate(error: BaseException) -> str:

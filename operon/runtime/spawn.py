@@ -8,7 +8,6 @@ attaches to what is there. Of any number of starts with one UUID one begins it, 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from operon.database.mail import Letter
 from operon.database.uuid7 import uuid7
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
+from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
@@ -28,7 +28,7 @@ from operon.status import WorkflowStatus
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
-logger = logging.getLogger("operon.workflows")
+logger = masked_logger("operon.workflows")
 
 
 class Spawner:

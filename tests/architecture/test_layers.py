@@ -26,8 +26,10 @@ MODULES: dict[str, set[str]] = {
     "leaves": {
         "operon.codec",
         "operon.config",
+        "operon.dsn",
         "operon.errors",
         "operon.failures",
+        "operon.masking",
         "operon.retry",
         "operon.rows",
         "operon.shapes",
