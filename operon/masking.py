@@ -46,14 +46,15 @@ WORDS = (
     "secret",
     "credential",
     "key",
-    "authorization",
+    "auth",
     "cookie",
     "token",
     "bearer",
     "basic",
 )
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+# C0, DEL and C1 but tab and line feed; what is invisible and reorders the words around it; surrogates are no text.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 NEW_LINE = re.compile(r"\n(?!  )")
 
 _is: Any = isinstance  # without narrowing, which would make list[Unknown] of an Any
