@@ -98,7 +98,7 @@ async def test_an_error_tells_nothing_of_the_inside_also_while_debugging(flag: s
     assert "story" not in await answer.get_data(as_text=True)
 
 
-def test_it_listens_on_this_machine_only_and_describes_nothing_else() -> None:
+def test_it_listens_on_this_machine_only() -> None:
     settings = Settings()
 
     assert settings.host == "127.0.0.1"
