@@ -79,7 +79,7 @@ class Letter:
 class Park:
     """A workflow that leaves memory, and what brings it back: a message, a time, another's end or event."""
 
-    __slots__ = ("kind", "parked", "targets", "topics", "wake_at", "what", "workflow_uuid")
+    __slots__ = ("kind", "parked", "start", "targets", "topics", "wake_at", "what", "workflow_uuid")
 
     def __init__(
         self,
@@ -97,6 +97,7 @@ class Park:
         self.wake_at = wake_at
         self.targets = targets
         self.parked: bool | None = None  # None: not known (yet)
+        self.start: Any = None  # batch and row of its start, if it begins so
 
 
 class Mail:

@@ -166,25 +166,29 @@ class Committer:
         """Publishes an event, in the batch that records it."""
         batch.letters().events[workflow_uuid, key] = (step, value)
 
-    def park(self, park: Park) -> Batch:
-        """Records that a workflow only waits; the database says in the park whether it may leave memory."""
+    def park(self, park: Park, begun: tuple[Batch, int] | None) -> None:
+        """Records that a workflow only waits; the database says in the park whether it may leave memory.
+
+        If its start is still here, and nobody can know it yet, it just begins so.
+        """
+        if begun is not None and not begun[0].sent and not park.targets:
+            park.start, park.parked = begun, True
+            begun[0].begin_parked(begun[1], park)
+            return
         if self._broken:
             self._refuse_broken(park.workflow_uuid)
-        batch = self._open(0)
-        batch.letters().parks[park.workflow_uuid] = park
-        return batch
+        self._open(0).letters().parks[park.workflow_uuid] = park
 
-    def unpark(self, workflow_uuid: UUID) -> None:
-        """Records that a workflow goes on which the database has, or is about to have, as parked."""
+    def unpark(self, workflow_uuid: UUID, park: Park | None) -> Batch | None:
+        """Records that a workflow goes on which the database has as parked, or is about to have, by this park."""
+        if park is not None and park.start is not None and not park.start[0].sent:
+            park.start[0].begin_running(park.start[1])
+            return None
         batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
         mail = batch.letters()
         mail.parks.pop(workflow_uuid, None)
         mail.unparked.append(workflow_uuid)
-
-    @property
-    def current(self) -> Batch:
-        """The batch that is being filled."""
-        return self._current
+        return batch
 
     def ring(self, batch: Batch | None, bell: str) -> None:
         """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
@@ -242,10 +246,12 @@ class Committer:
 
     def _take(self) -> Batch | None:
         if self._queue:
-            return self._queue.popleft()
-        if not (self._current.records or self._current.bells or self._current.waiters):
+            batch = self._queue.popleft()
+        elif self._current.records or self._current.bells or self._current.waiters:
+            batch, self._current = self._current, Batch()
+        else:
             return None
-        batch, self._current = self._current, Batch()
+        batch.sent = True
         return batch
 
     async def _commit(self, batch: Batch) -> None:
@@ -262,7 +268,7 @@ class Committer:
             raise
         else:
             batch.settle()
-            if batch.mail is not None or batch.woken:
+            if batch.mail is not None or batch.woken or batch.parked:
                 self._on_mail(batch)
             batch.release()
 

@@ -221,6 +221,9 @@ class Incarnation:
         """A batch is durable that has something for somebody else: hands it over in memory."""
         for waiter in batch.woken:
             self.activator.wake(waiter)
+        for park in batch.parked:
+            if not (batch.failed and park.workflow_uuid in batch.failed):
+                self.parker.answered(park)
         mail = batch.mail
         if mail is None:
             return
@@ -301,6 +304,12 @@ class Incarnation:
             self.quiet.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), deadline - asyncio.get_running_loop().time())
+
+    def effect_ended(self) -> None:
+        """A communicator is not being called any more, or pauses before it is called again."""
+        self.effects -= 1
+        if self.draining:
+            self.quiet.set()
 
     async def evict(self) -> None:
         """Stops every actor; what they have recorded is all there is to them."""

@@ -165,9 +165,7 @@ class StepInvoker:
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
             raise as_replayed(stored) from error
         finally:
-            incarnation.effects -= 1
-            if incarnation.draining:
-                incarnation.quiet.set()
+            incarnation.effect_ended()
         journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
         return value
 

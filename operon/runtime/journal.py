@@ -214,9 +214,9 @@ class Journal:
         if self.closed:
             raise self.halted or Evicted("this life of the workflow is over")
         if self.parked:
-            self._committer.unpark(self.workflow_uuid)
+            batch = self._committer.unpark(self.workflow_uuid, self.parking)
+            self._ticket = batch or self._ticket
             self.parked, self.parking = False, None
-            self._ticket = self._committer.current
 
     def announce(self, step: Step, name: str) -> None:
         """Records that a communicator is about to be called, where others are under way."""

@@ -59,7 +59,6 @@ class Mailbox:
 
     def found(self, topic: str | None, messages: Sequence[Message], rings: int) -> None:
         """What a look that began after so many rings has found: the oldest of a topic, or all of them."""
-        self._taken = [taken for taken in self._taken if not taken[1].done]
         mine = {sequence for sequence, _ in self._taken}
         self._messages[topic] = deque(message for message in messages if message.sequence not in mine)
         # Where there are more than were read, the rest is looked for when these are taken.
@@ -85,9 +84,13 @@ class Mailbox:
         """How often it rang."""
         return self._rings
 
-    @property
-    def in_flight(self) -> int:
-        """How many were received and are still there."""
+    def look(self) -> int:
+        """A look begins: how many it may still see that were received.
+
+        One whose receipt is durable now it cannot see, so that is forgotten here, and not when the look ends: a receipt
+        that becomes durable meanwhile may be of a message that the look has seen.
+        """
+        self._taken = [taken for taken in self._taken if not taken[1].done]
         return len(self._taken)
 
     def __repr__(self) -> str:
@@ -126,11 +129,8 @@ class MailReader:
     async def _read(self, wanted: list[tuple[Mailbox, tuple[str | None, ...], asyncio.Future[None]]]) -> None:
         asked = [(mailbox, topic) for mailbox, topics, _ in wanted for topic in topics]
         rings = [mailbox.rings for mailbox, _ in asked]
-        found = await self._look_ups.ask(
-            lambda connection: notifications.oldest(
-                connection, [(box.workflow_uuid, topic, LOOK_MAX + box.in_flight) for box, topic in asked]
-            )
-        )
+        columns = [(mailbox.workflow_uuid, topic, LOOK_MAX + mailbox.look()) for mailbox, topic in asked]
+        found = await self._look_ups.ask(lambda connection: notifications.oldest(connection, columns))
         for (mailbox, topic), before, messages in zip(asked, rings, found, strict=True):
             mailbox.found(topic, [Message(*message) for message in messages], before)
         for _, _, future in wanted:

@@ -103,7 +103,7 @@ class Parker:
             return
         park = waits.park(actor.workflow_uuid, actor.deadline)
         try:
-            self._incarnation.committer.park(park)
+            self._incarnation.committer.park(park, actor.begun)
         except StopActor:
             return
         journal.parked, journal.parking = True, park

@@ -218,12 +218,17 @@ class WorkflowActor:
 
     @property
     def idle(self) -> bool:
-        """Whether all its branches wait for what can be waited for outside of memory."""
+        """Whether all its branches wait for what can be waited for outside of memory, and none has to look again.
+
+        A bell may ring in the turn of the loop in which the database answers that the workflow is parked. Whoever was
+        rung for then looks first: evicted, it would have heard a bell that rings no more.
+        """
         return (
             self.journal is not None
             and self.waits is not None
             and self.journal.halted is None
             and 0 < len(self.waits) == self.journal.outstanding
+            and not self.waits.unheard
         )
 
     @property
@@ -285,15 +290,18 @@ class WorkflowActor:
         self.halt(Evicted("cancelled"))
 
     async def rest(self, seconds: float) -> None:
-        """A pause that ends when the workflow is taken down."""
+        """A pause between attempts: it ends when the workflow is taken down, and a drain does not wait for it."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
+        self._incarnation.effect_ended()
         try:
             async with asyncio.timeout(seconds):
                 await bell.rung()
         except TimeoutError:
-            return
+            if self._incarnation.draining and self.journal is not None:
+                raise self.journal.evict(Evicted("the executor stops")) from None
         finally:
+            self._incarnation.effects += 1
             self._resting.discard(bell)
 
     async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:

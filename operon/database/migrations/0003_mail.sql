@@ -10,14 +10,11 @@
 create function operon.is_owned(whose text, authenticated_user text) returns boolean language sql immutable as
 $$select whose is null or whose = coalesce(authenticated_user, '')$$;
 
--- The topics that a parked workflow waits for, as they travel: joined by a character that no topic contains.
-create function operon.topics(joined text) returns text[] language sql immutable as
-$$select case when joined = '' then '{""}'::text[] else pg_catalog.string_to_array(joined, e'\x1f') end$$;
-
 create function operon.flush_mail(
     me bigint, number bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
     s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
+    s_wait_kind smallint[], s_wait_what text[], s_wait_topics text[], s_wake float8[],
     c_uuid uuid[], c_step integer[], c_kind smallint[], c_name text[], c_output bytea[], c_error bytea[],
     c_started float8[], c_attempts smallint[], c_seen text[],
     f_uuid uuid[], f_status smallint[], f_output bytea[], f_error bytea[],
@@ -47,6 +44,7 @@ begin
     select f.taken, f.woken into taken, woken from operon.flush(
         me, number, app_version,
         s_uuid, s_name, s_inputs, s_status, s_output, s_error, s_caller, s_request, s_parent, s_parent_step, s_deadline,
+        s_wait_kind, s_wait_what, s_wait_topics, s_wake,
         c_uuid, c_step, c_kind, c_name, c_output, c_error, c_started, c_attempts, c_seen,
         f_uuid, f_status, f_output, f_error, bells
     ) as f;
@@ -205,7 +203,11 @@ begin
             )
             union
             select x.waiter from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
-            where exists (select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0)
+            where exists (
+                    select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0
+                        -- One that was cancelled, or is dead, may be resumed, and set the event after all.
+                        and (x.key = '' or t.status + 0 in (1, 2))
+                )
                 or exists (select from operon.events e where e.workflow_uuid = x.target and e.key = x.key)
         );
         update operon.workflows w
