@@ -19,7 +19,7 @@ from opentelemetry import trace
 from operon.errors import InvocationError
 from operon.masking import masked_logger
 from operon.rows import Row
-from operon.topics import EventKey, Key, Received, Topic
+from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
 if TYPE_CHECKING:
     from operon.handles import WorkflowHandle
@@ -31,6 +31,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 logger = masked_logger("operon.application")
+
+SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +110,21 @@ class WorkflowInvoker(Invoker, Protocol):
 
 def as_uuid(text: UUID | str) -> UUID:
     """A workflow's UUID as people write it. InvocationError for anything else."""
+    if isinstance(text, UUID):
+        return text
     try:
-        return UUID(text) if isinstance(text, str) else text
-    except ValueError:
+        return UUID(text)
+    except (ValueError, TypeError, AttributeError):
         raise InvocationError(
             f"{text!r} is not a UUID", hint="a workflow is known by its UUID: str(handle.workflow_uuid)"
         ) from None
+
+
+def as_seconds(duration: Any) -> float | None:
+    """A duration that somebody gave. InvocationError for one that is no time, or ends when no clock goes any more."""
+    if duration is None or (isinstance(duration, int | float) and 0 <= duration <= SECONDS_MAX):
+        return duration
+    raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
 
 
 class Context:
@@ -210,7 +221,7 @@ class InvokingContext(Context):
         timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
         """
         identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
-        return self._with_options(StartOptions(identity, timeout))
+        return self._with_options(StartOptions(identity, as_seconds(timeout)))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
@@ -273,7 +284,7 @@ class InvokingContext(Context):
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[T], timeout: float | None = None, *, owned: bool = False
+        self, workflow_uuid: UUID | str, key: Readable[T], timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
@@ -282,7 +293,7 @@ class InvokingContext(Context):
     ) -> Coroutine[Any, Any, Any]: ...
 
     def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[Any] | str, timeout: float | None = None, *, owned: bool = False
+        self, workflow_uuid: UUID | str, key: Any, timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, Any]:
         """Waits until a workflow has set an event, and gives its value; in a workflow the answer is recorded.
 
@@ -324,12 +335,12 @@ class WorkflowContext(InvokingContext):
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: Literal[True]
+        self, topic: Receivable[T], timeout: float | None = None, *, required: Literal[True]
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: bool = False
+        self, topic: Receivable[T], timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
@@ -338,7 +349,7 @@ class WorkflowContext(InvokingContext):
     ) -> Coroutine[Any, Any, Any]: ...
 
     def recv(
-        self, topic: Topic[Any] | str | None = None, timeout: float | None = None, *, required: bool = False
+        self, topic: Any = None, timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, Any]:
         """Waits for the next message under a topic, or for the next one without any; each is received once, in order.
 

@@ -25,7 +25,7 @@ from operon.app import Operon
 from operon.catalog import Namespace
 from operon.contexts import ApplicationContext
 from operon.database import testbed
-from operon.errors import OperonError
+from operon.errors import ConfigurationError, OperonError
 from operon.runtime.executor import Executor
 
 __all__ = ["TestRuntime"]
@@ -38,6 +38,8 @@ class TestRuntime:
     """An application that runs on a database of its own, which is removed at the end.
 
     database_url: the server to make it on; `OPERON_TEST_DATABASE_URL`, or an embedded one, by default.
+    evict_always: a workflow that waits leaves memory at once, as others do after `park_after_seconds`, and is replayed
+    when it goes on: what it does not replay alike is found by the first test that makes it wait.
     Other arguments are those of `Operon`.
     """
 
@@ -48,8 +50,13 @@ class TestRuntime:
         *namespaces: Namespace,
         database_url: str | None = None,
         config: Mapping[str, Any] | None = None,
+        evict_always: bool = False,
         **settings: Any,
     ) -> None:
+        if evict_always:
+            if "park_after_seconds" in settings:
+                raise ConfigurationError("evict_always is park_after_seconds=0", hint="give one of the two")
+            settings["park_after_seconds"] = 0.0
         self._namespaces = namespaces
         self._server = database_url
         self._config = config

@@ -26,6 +26,7 @@ class Delivery(IntEnum):
     FINISHED = 5
     FULL = 6
     IGNORED = 7  # finished, and the sender does not mind
+    ASIDE = 8  # to one of ours that is parked and waits for other things
 
 
 class Letter:

@@ -11,6 +11,7 @@ from operon.database.connection import Connection
 from operon.database.sql import statements
 
 SQL = statements("notifications.sql")
+BURY_MAX = 1_000  # as in the statement
 
 
 class EventRow(msgspec.Struct, frozen=True):
@@ -50,6 +51,6 @@ async def events(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> l
     return [(row[0], row[1]) for row in rows]
 
 
-async def bury(connection: Connection) -> None:
-    """Messages that finished workflows never received become dead letters."""
-    await connection.execute(SQL["bury"])
+async def bury(connection: Connection) -> bool:
+    """Some of the messages that finished workflows never received become dead letters; True: there may be more."""
+    return await connection.execute(SQL["bury"]) == f"INSERT 0 {BURY_MAX}"

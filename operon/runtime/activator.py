@@ -76,6 +76,11 @@ class Activator:
             known.cancel()
         self._expected[workflow_uuid] = self._incarnation.timers.at(wake_at, lambda: self._due(workflow_uuid))
 
+    @property
+    def to_come(self) -> int:
+        """How many parked workflows are to be brought back."""
+        return len(self._woken)
+
     def freed(self) -> None:
         """There is room for one more."""
         if self._woken:
@@ -164,6 +169,7 @@ class Activator:
             connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
         )
         incarnation.clock.sample(now)
+        incarnation.timers.arm()
         orphans: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:

@@ -228,7 +228,9 @@ class Incarnation:
         if mail is None:
             return
         for letter in mail.letters:
-            if letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
+            if letter.delivery is Delivery.ASIDE:
+                self._look(letter.destination)
+            elif letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
                 actor = self.live.get(letter.destination)
                 if actor is None or letter.delivery is Delivery.OURS or letter.sequence is None:
                     self.activator.wake(letter.destination)
@@ -243,7 +245,8 @@ class Incarnation:
     def _heard(self, bell: str) -> None:
         """What other executors ring for.
 
-        `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all.
+        `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all;
+        `look:UUID,...`: at those that live.
         `done:UUID`: something became of a workflow elsewhere. `tell:UUID:N`: tell executor N when it does of this one.
         `revoked`: workflows of ours were cancelled.
         """
@@ -256,6 +259,9 @@ class Incarnation:
             else:
                 for uuid in rest.split(","):
                     self.activator.wake(UUID(uuid))
+        elif word == "look":
+            for uuid in rest.split(","):
+                self._look(UUID(uuid))
         elif word == "done":
             self.results.ring(UUID(rest))
         elif word == "revoked":
@@ -276,6 +282,12 @@ class Incarnation:
                 actor.revoked()
             self.results.ring(workflow_uuid)
             self.tell(None, workflow_uuid, forget=True)
+
+    def _look(self, workflow_uuid: UUID) -> None:
+        """A message has come for a parked workflow that waits for other things: if it is just coming back, it looks."""
+        actor = self.live.get(workflow_uuid)
+        if actor is not None:
+            actor.ring()
 
     def _listen(self, workflow_uuid: UUID, listener: int) -> None:
         self.listeners.setdefault(workflow_uuid, set()).add(listener)

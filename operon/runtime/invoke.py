@@ -9,7 +9,6 @@ Checklist: a new kind of step needs a name in `StepKind`, a method here, and a n
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from uuid import UUID, uuid4
 
 from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
-from operon.contexts import Caller, InvokingContext, TransactionContext
+from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
 from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError, NotAuthorizedError
@@ -34,7 +33,7 @@ from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
-from operon.topics import EventKey, Key, Received, Topic, codec_for, key_text, name_of
+from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -305,7 +304,7 @@ class StepInvoker:
     def recv(self, topic: Topic[Any] | str | None, timeout: float | None, required: bool) -> Coroutine[Any, Any, Any]:
         """The next message under a topic."""
         name = name_of(topic)
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
         decode = or_nothing(codec_for(topic).decode)
         return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
@@ -317,7 +316,7 @@ class StepInvoker:
         by_name = {name_of(topic): topic for topic in topics}
         if len(by_name) < 2:
             raise InvocationError("recv_any takes two topics or more", hint="for one there is recv(topic)")
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         name = ", ".join(str(each) for each in by_name)
         step = self._journal.call(StepKind.RECV, name)
 
@@ -336,7 +335,7 @@ class StepInvoker:
 
     def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]:
         """Publishes a value under a key."""
-        name = str(name_of(key))
+        name = event_name(key)
         body = codec_for(key).encode(value)
         step = self._journal.call(StepKind.SET_EVENT, name)
         duplicate = name in self._journal.events and not replace
@@ -355,8 +354,8 @@ class StepInvoker:
         owned: bool,
     ) -> Coroutine[Any, Any, Any]:
         """An event of another workflow, as a step."""
-        name = str(name_of(key))
-        timeout = seconds(timeout)
+        name = event_name(key)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.GET_EVENT, name)
         decode = or_nothing(codec_for(key).decode)
         owner = self._owner if owned else None
@@ -380,7 +379,7 @@ class StepInvoker:
 
     def sleep(self, duration: float) -> Coroutine[Any, Any, None]:
         """Waits so many seconds."""
-        wanted = seconds(duration) or 0.0
+        wanted = as_seconds(duration) or 0.0
         return self._sleep(self._journal.call(StepKind.SLEEP, "sleep"), lambda: self._incarnation.clock.now() + wanted)
 
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
@@ -440,7 +439,7 @@ class StepInvoker:
 
     def result_of(self, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
         return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
 
@@ -596,9 +595,9 @@ class EntryInvoker:
         owned: bool,
     ) -> Any:
         """An event of a workflow; None when it is not set in time."""
-        name = str(name_of(key))
+        name = event_name(key)
         owner = (ctx.caller.user or NO_USER) if owned else None
-        value = await self._spawner().results.event(workflow_uuid, name, seconds(timeout), owner)
+        value = await self._spawner().results.event(workflow_uuid, name, as_seconds(timeout), owner)
         return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
@@ -618,13 +617,6 @@ def nothing(stored: bytes) -> None:
 def or_nothing(decode: Decode) -> Decode:
     """Reads a value, or that none came in time."""
     return lambda stored: None if stored == messages.NOTHING else decode(stored)
-
-
-def seconds(duration: float | None) -> float | None:
-    """A duration that somebody gave. InvocationError for one that is no time."""
-    if duration is not None and not (math.isfinite(duration) and duration >= 0):
-        raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
-    return duration
 
 
 def earliest(*deadlines: float | None) -> float | None:

@@ -33,7 +33,7 @@ class Message(NamedTuple):
 class Mailbox:
     """What one live workflow knows of its mailbox."""
 
-    __slots__ = ("_known", "_messages", "_rings", "_taken", "workflow_uuid")
+    __slots__ = ("_known", "_looking", "_messages", "_more", "_rings", "_taken", "workflow_uuid")
 
     def __init__(self, workflow_uuid: UUID, *, empty: bool) -> None:
         """`empty`: the workflow has just begun here, so there can be nothing in it."""
@@ -41,11 +41,16 @@ class Mailbox:
         self._messages: dict[str | None, deque[Message]] = {}
         self._rings = 0 if empty else 1
         self._known: dict[str | None, int] = {}  # by topic: how many rings the last look came after
-        self._taken: list[tuple[int, Batch]] = []
+        self._more: set[str | None] = set()  # topics of which only the oldest were read
+        self._taken: dict[int, Batch] = {}  # by sequence: what was received, and where that is recorded
+        self._looking = False
 
     def knows(self, topics: Iterable[str | None]) -> bool:
-        """Whether nothing can have come under these topics that is not in memory."""
-        return all(self._known.get(topic, 0) == self._rings for topic in topics)
+        """Whether the oldest message of each of these topics is in memory, if there is one at all."""
+        return all(
+            self._known.get(topic, 0) == self._rings and (topic not in self._more or bool(self._messages.get(topic)))
+            for topic in topics
+        )
 
     def ring(self) -> None:
         """There may be something that is not in memory."""
@@ -53,16 +58,30 @@ class Mailbox:
 
     def push(self, topic: str | None, sequence: int, body: bytes) -> None:
         """The only message in the mailbox. A look may have found it before its sender's batch was known to be there."""
+        if self._looking:  # which may have been too early for this one, and says what is there
+            self._rings += 1
+            return
         waiting = self._messages.setdefault(topic, deque())
-        if all(message.sequence != sequence for message in waiting) and sequence not in dict(self._taken):
+        if all(message.sequence != sequence for message in waiting) and sequence not in self._taken:
             waiting.append(Message(sequence, body))
+
+    def look(self) -> int:
+        """A look begins; gives after how many rings. What is durable by now it does not find, and only that."""
+        self._looking = False
+        self._forget()
+        self._looking = True
+        return self._rings
 
     def found(self, topic: str | None, messages: Sequence[Message], rings: int) -> None:
         """What a look that began after so many rings has found: the oldest of a topic, or all of them."""
-        mine = {sequence for sequence, _ in self._taken}
-        self._messages[topic] = deque(message for message in messages if message.sequence not in mine)
+        self._looking = False
+        self._messages[topic] = deque(message for message in messages if message.sequence not in self._taken)
+        self._known[topic] = rings
         # Where there are more than were read, the rest is looked for when these are taken.
-        self._known[topic] = rings if len(messages) < LOOK_MAX else -1
+        if len(messages) < LOOK_MAX:
+            self._more.discard(topic)
+        else:
+            self._more.add(topic)
 
     def take(self, topics: Sequence[str | None]) -> tuple[str | None, Message] | None:
         """The oldest known message of these topics."""
@@ -77,20 +96,23 @@ class Mailbox:
 
     def taken(self, sequence: int, batch: Batch) -> None:
         """A message was received; it is gone when the batch is durable."""
-        self._taken.append((sequence, batch))
+        self._taken[sequence] = batch
+        if len(self._taken) >= LOOK_MAX:
+            self._forget()
 
     @property
     def rings(self) -> int:
         """How often it rang."""
         return self._rings
 
-    def look(self) -> int:
-        """A look begins: how many it may still see that were received.
+    def _forget(self) -> None:
+        """Forgets what was received durably. Not while somebody looks, who may still have seen it."""
+        if not self._looking:
+            self._taken = {sequence: batch for sequence, batch in self._taken.items() if not batch.done}
 
-        One whose receipt is durable now it cannot see, so that is forgotten here, and not when the look ends: a receipt
-        that becomes durable meanwhile may be of a message that the look has seen.
-        """
-        self._taken = [taken for taken in self._taken if not taken[1].done]
+    @property
+    def in_flight(self) -> int:
+        """How many were received and are still there."""
         return len(self._taken)
 
     def __repr__(self) -> str:
@@ -128,9 +150,12 @@ class MailReader:
 
     async def _read(self, wanted: list[tuple[Mailbox, tuple[str | None, ...], asyncio.Future[None]]]) -> None:
         asked = [(mailbox, topic) for mailbox, topics, _ in wanted for topic in topics]
-        rings = [mailbox.rings for mailbox, _ in asked]
-        columns = [(mailbox.workflow_uuid, topic, LOOK_MAX + mailbox.look()) for mailbox, topic in asked]
-        found = await self._look_ups.ask(lambda connection: notifications.oldest(connection, columns))
+        rings = [mailbox.look() for mailbox, _ in asked]
+        found = await self._look_ups.ask(
+            lambda connection: notifications.oldest(
+                connection, [(box.workflow_uuid, topic, LOOK_MAX + box.in_flight) for box, topic in asked]
+            )
+        )
         for (mailbox, topic), before, messages in zip(asked, rings, found, strict=True):
             mailbox.found(topic, [Message(*message) for message in messages], before)
         for _, _, future in wanted:

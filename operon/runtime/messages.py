@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Topics = tuple[str | None, ...]
 Stored = tuple[bytes | None, bytes | None]  # output and error, as a checkpoint holds them
 
-NOTHING = b"null"
+NOTHING = b""  # nothing came in time. No JSON, so it cannot be taken for the message `null`, which may be a wrong one.
 
 _read_any = msgspec.json.Decoder(tuple[str | None, msgspec.Raw]).decode
 _write = msgspec.json.encode

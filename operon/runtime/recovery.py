@@ -112,4 +112,5 @@ class Recovery:
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await executors.forget(connection)
-            await notifications.bury(connection)
+            while await notifications.bury(connection):
+                pass

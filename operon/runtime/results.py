@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
+from operon.contexts import as_seconds
 from operon.database import notifications, workflows
 from operon.database.connection import Connection, is_conflict
 from operon.database.notifications import EventRow
@@ -118,15 +119,18 @@ class Results:
         return ended.value(workflow_uuid, self.catalog)
 
     async def ended(self, workflow_uuid: UUID, timeout: float | None) -> Ended:
-        """Waits until a workflow is finished; how it ended."""
+        """Waits until a workflow is finished; how it ended. A timeout of 0 looks once."""
+        timeout = as_seconds(timeout)
         bell = Bell()
         self.watch(workflow_uuid, bell)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout or None):
                 while True:
                     ended = await self.end_of(workflow_uuid)
                     if ended is not None:
                         return ended
+                    if timeout == 0:
+                        raise TimeoutError
                     await bell.rung()
         except TimeoutError:
             raise result_timeout(workflow_uuid, timeout) from None

@@ -237,7 +237,9 @@ class WorkflowActor:
         return set() if self.waits is None else self.waits.topics
 
     async def pause(self, wait: Wait) -> None:
-        """Waits until somebody rings."""
+        """Waits until somebody rings. Raises what the workflow was halted with meanwhile, while it still looked."""
+        if self.journal is not None and self.journal.halted is not None:
+            raise self.journal.halted
         if self.begun is not None and self.begun[0].done:
             self.begun = None  # or whoever waits would keep the records of everybody who began with it
         if self.waits is None:

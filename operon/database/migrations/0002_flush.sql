@@ -6,7 +6,7 @@ $$select case when joined = '' then '{""}'::text[] else pg_catalog.string_to_arr
 
 -- Tells the executors of these workflows to look at them, one notification each; gives those of the caller's own.
 -- Those that nobody alive owns are for whoever comes first.
-create function operon.ring(me bigint, workflows uuid[]) returns uuid[] language plpgsql
+create function operon.ring(me bigint, workflows uuid[], word text default 'wake') returns uuid[] language plpgsql
 set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -17,7 +17,7 @@ begin
         coalesce('operon_' || e.incarnation, 'operon_all'),
         case when e.incarnation is null then 'work'
             when count(*) > 200 then 'wake:*'
-            else 'wake:' || pg_catalog.string_agg(w.workflow_uuid::text, ',') end
+            else word || ':' || pg_catalog.string_agg(w.workflow_uuid::text, ',') end
     )
     from operon.workflows w
     left join operon.executors e on e.incarnation = w.owner and e.state <> 2

@@ -35,6 +35,7 @@ declare
     affected bigint;
     fresh bigint[]; -- messages whose idempotency key was new
     others uuid[];
+    aside uuid[]; -- who wait for other things
     woke boolean[];
     told smallint[];
     parked uuid[];
@@ -95,18 +96,22 @@ begin
             from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
         end if;
         -- One look at all of them, in order. `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in
-        -- its mailbox.
+        -- its mailbox; 8, it is parked and waits for other things, but may just be coming back.
         select array_agg(j.code), array_agg(j.woke),
             array_agg(case when j.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end),
             array_agg(
                 case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
                     then case when j.nth = 1 and j.oldest is null then 2 else 1 end
+                    when j.code = 0 and j.owner = me then 8
                     else j.code end
+            ),
+            array_agg(distinct j.destination) filter (
+                where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
             ),
             array_agg(distinct j.destination) filter (
                 where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
             )
-        into codes, woke, sequences, told, others
+        into codes, woke, sequences, told, aside, others
         from (
             select l.*, x.oldest,
                 case when l.status is null then 4
@@ -166,7 +171,10 @@ begin
         if others is not null then
             perform operon.ring(me, others);
         end if;
-        if 2 < any (codes) then
+        if aside is not null then
+            perform operon.ring(me, aside, 'look');
+        end if;
+        if codes && '{3,4,5,6,7}' then
             update operon.executors set answers = pg_catalog.array_to_string(codes, ',') where incarnation = me;
         end if;
     end if;
