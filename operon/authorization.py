@@ -22,6 +22,7 @@ from opentelemetry import trace
 
 from operon.contexts import NOBODY, Caller
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
+from operon.masking import masked_logger
 from operon.rows import Row
 
 C = TypeVar("C", bound=type)
@@ -33,7 +34,7 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # breaks l
 RULES = "__operon_rules__"
 ROLES = "__operon_required_roles__"
 
-logger = logging.getLogger("operon.application")
+logger = masked_logger("operon.application")
 
 
 @dataclass(frozen=True, slots=True)

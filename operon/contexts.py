@@ -17,6 +17,7 @@ from uuid import UUID
 from opentelemetry import trace
 
 from operon.errors import InvocationError
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-logger = logging.getLogger("operon.application")
+logger = masked_logger("operon.application")
 
 SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
 
@@ -76,10 +77,16 @@ class Invoker(Protocol):
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> Coroutine[Any, Any, None]: ...
 
     def get_event(
-        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
     ) -> Coroutine[Any, Any, Any]: ...
 
 
@@ -241,6 +248,7 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]: ...
 
     @overload
@@ -252,6 +260,7 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]: ...
 
     def send(
@@ -262,32 +271,37 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message to a workflow; durable when it returns. It is received exactly once, in order.
 
         From a workflow it is sent exactly once. From elsewhere an idempotency key makes it so: a string or a tuple,
         remembered as long as the destination is. ignore_finished: a destination that has finished is no error.
+        owned: another user's workflow is an unknown one, as in `retrieve_workflow`.
         Raises NonExistentWorkflowError, WorkflowFinishedError, MailboxFull, InputError.
         """
-        return self._invoker.send(self, as_uuid(destination), message, topic, idempotency_key, ignore_finished)
+        return self._invoker.send(self, as_uuid(destination), message, topic, idempotency_key, ignore_finished, owned)
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: Readable[T], timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: Readable[T], timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: str, timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: str, timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, Any]: ...
 
-    def get_event(self, workflow_uuid: UUID | str, key: Any, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
+    def get_event(
+        self, workflow_uuid: UUID | str, key: Any, timeout: float | None = None, *, owned: bool = False
+    ) -> Coroutine[Any, Any, Any]:
         """Waits until a workflow has set an event, and gives its value; in a workflow the answer is recorded.
 
         timeout: seconds to wait, then None; 0 looks once; as long as it takes by default. None also when the workflow
-        has finished without it. Raises NonExistentWorkflowError.
+        has finished without it. owned: another user's workflow is an unknown one, as in `retrieve_workflow`.
+        Raises NonExistentWorkflowError.
         """
-        return self._invoker.get_event(as_uuid(workflow_uuid), key, timeout)
+        return self._invoker.get_event(self, as_uuid(workflow_uuid), key, timeout, owned)
 
 
 class WorkflowContext(InvokingContext):

@@ -14,9 +14,10 @@ from operon.cli import reload
 from operon.cli.database import shown_database
 from operon.cli.target import load
 from operon.cli.target import target as as_target
+from operon.masking import mask_handlers, masked_logger
 from operon.runtime.loop import run, settle_garbage
 
-logger = logging.getLogger("operon.cli")
+logger = masked_logger("operon.cli")
 
 
 @click.command()
@@ -36,6 +37,7 @@ def start(target: tuple[str, str], log_level: str, reloads: bool, **options: Any
     A constructor's setting, as in Operon(..., port=8080), wins over an option.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    mask_handlers()
     if reloads:
         reload.restart_on_changes()
         return

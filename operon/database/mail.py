@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 SEPARATOR = "\x1f"  # between topics that travel together; no topic contains it
+NO_USER = ""  # the owner of what somebody unknown has started; no user has an empty name
 
 
 class Delivery(IntEnum):
@@ -37,6 +38,7 @@ class Letter:
         "destination",
         "keep",
         "key",
+        "owner",
         "seen",
         "sender",
         "sequence",
@@ -58,6 +60,7 @@ class Letter:
         started: float,
         seen: str | None,
         traceparent: str | None,
+        owner: str | None = None,
     ) -> None:
         self.sender = sender
         self.step = step
@@ -69,6 +72,7 @@ class Letter:
         self.started = started
         self.seen = seen
         self.traceparent = traceparent
+        self.owner = owner  # whose the destination has to be; None: anyone's
         self.delivery: Delivery | None = None
         self.sequence: int | None = None
 
@@ -157,6 +161,7 @@ class Mail:
             some([letter.traceparent for letter in letters]),
             [letter.started for letter in letters] or None,
             some([letter.seen for letter in letters]),
+            some([letter.owner for letter in letters]),
             [park.workflow_uuid for park in parks] or None,
             [park.kind for park in parks] or None,
             [park.what for park in parks] or None,

@@ -39,9 +39,9 @@ async def waiting(connection: Connection, asked: Sequence[tuple[UUID, str | None
     return [row[0] for row in rows]
 
 
-async def event(connection: Connection, workflow_uuid: UUID, key: str) -> EventRow | None:
-    """An event; None when there is no such workflow."""
-    row = await connection.fetchrow(SQL["event"], workflow_uuid, key)
+async def event(connection: Connection, workflow_uuid: UUID, key: str, owner: str | None) -> EventRow | None:
+    """An event; None when there is no such workflow of this owner."""
+    row = await connection.fetchrow(SQL["event"], workflow_uuid, key, owner)
     return None if row is None else EventRow(*row)
 
 

@@ -19,7 +19,7 @@ from operon.database.connection import WRITER, Connection, close, connect, sqlst
 from operon.errors import Fenced
 
 FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 33))})"  # noqa: S608 - placeholders
-FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 59))})"  # noqa: S608
+FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 60))})"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
 REVOKED = "OP004"

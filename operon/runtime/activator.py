@@ -20,6 +20,7 @@ from uuid import UUID
 
 from operon.database import checkpoints, notifications, workflows
 from operon.database.connection import Connection, is_weather
+from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import caller_of
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from operon.database.workflows import Claimed
     from operon.runtime.incarnation import Incarnation
 
-logger = logging.getLogger("operon.recovery")
+logger = masked_logger("operon.recovery")
 
 CLAIM_MAX = 1_000
 

@@ -20,7 +20,6 @@ cannot tear a commit apart.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,10 +32,11 @@ from operon.database.lease import Lease
 from operon.database.mail import Letter, Park
 from operon.database.writer import Revoked, Writer
 from operon.errors import Evicted, Fenced, StopActor
+from operon.masking import masked_logger
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
 
-logger = logging.getLogger("operon.committer")
+logger = masked_logger("operon.committer")
 
 BACKOFF_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 

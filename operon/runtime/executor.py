@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -28,6 +27,7 @@ from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.runtime.incarnation import Incarnation
 from operon.runtime.invoke import EntryInvoker
@@ -36,7 +36,8 @@ from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.workflow_actor import WorkflowActor
 
-logger = logging.getLogger("operon.executor")
+logger = masked_logger("operon.executor")
+masked_logger("actors")  # which knows nothing of secrets, and logs the errors of ours
 
 LOOK_UPS = 4  # connections for the runtime's own questions
 REGISTER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -39,6 +38,7 @@ from operon.database.workflows import Claimed
 from operon.database.writer import Writer
 from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
 from operon.failures import encode_error
+from operon.masking import masked_logger
 from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
@@ -53,7 +53,7 @@ from operon.runtime.transactions import TransactionRunner
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status
 
-logger = logging.getLogger("operon.executor")
+logger = masked_logger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
 PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings

@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
 from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
+from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError, NotAuthorizedError
 from operon.failures import decode_error, encode_error
@@ -287,6 +288,7 @@ class StepInvoker:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message, exactly once."""
         name = name_of(topic)
@@ -294,7 +296,10 @@ class StepInvoker:
         key_or_none = None if key is None else key_text(key)
         step = self._journal.call(StepKind.SEND, name or "")
         decode = messages.replayed(destination)
-        return self._answer(step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished)
+        owner = self._owner if owned else None
+        return self._answer(
+            step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished, owner
+        )
 
     def recv(self, topic: Topic[Any] | str | None, timeout: float | None, required: bool) -> Coroutine[Any, Any, Any]:
         """The next message under a topic."""
@@ -341,24 +346,30 @@ class StepInvoker:
         answer(*self._messages.set_event(step, name, body, duplicate), nothing)
 
     def get_event(
-        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
     ) -> Coroutine[Any, Any, Any]:
         """An event of another workflow, as a step."""
         name = event_name(key)
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.GET_EVENT, name)
         decode = or_nothing(codec_for(key).decode)
-        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, decode)
+        owner = self._owner if owned else None
+        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, owner, decode)
 
     async def _get_event(
-        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, decode: Decode
+        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, owner: str | None, decode: Decode
     ) -> Any:
         journal = self._journal
         if journal.pending:  # a child that was just started has to be there before it is asked for
             await journal.durable()
         started = clock()
         try:
-            output = await self._messages.get_event(step, workflow_uuid, name, timeout)
+            output = await self._messages.get_event(step, workflow_uuid, name, timeout, owner)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.GET_EVENT, name, None, started, stored)
@@ -453,6 +464,10 @@ class StepInvoker:
     def _stored_result(self, stored: bytes) -> Any:
         name, output = RESULT.decode(stored)
         return self._incarnation.catalog.result_codec(name).decode(output.encode())
+
+    @property
+    def _owner(self) -> str:
+        return self._actor.caller.user or NO_USER
 
     def _owned(self) -> Owned:
         return Owned(self._incarnation.results, self._actor.caller.user)
@@ -555,6 +570,7 @@ class EntryInvoker:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
         name = name_of(topic)
@@ -562,17 +578,26 @@ class EntryInvoker:
         if key is None:
             key = ctx.options.workflow_uuid
         text = None if key is None else key_text(key)
+        owner = (ctx.caller.user or NO_USER) if owned else None
         while True:
             try:
-                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished)
+                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished, owner)
                 return messages.delivered(letter)
             except Fenced:
                 await self._replaced()
 
-    async def get_event(self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None) -> Any:
+    async def get_event(
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
+    ) -> Any:
         """An event of a workflow; None when it is not set in time."""
         name = event_name(key)
-        value = await self._spawner().results.event(workflow_uuid, name, as_seconds(timeout))
+        owner = (ctx.caller.user or NO_USER) if owned else None
+        value = await self._spawner().results.event(workflow_uuid, name, as_seconds(timeout), owner)
         return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:

@@ -15,7 +15,6 @@ crash. A workflow that does one thing at a time records nothing of the kind and 
 
 from __future__ import annotations
 
-import logging
 import time
 from enum import IntEnum
 from uuid import UUID
@@ -24,10 +23,11 @@ from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.database.mail import Park
 from operon.errors import Evicted, InvocationError, NondeterminismError, OperonInternalError, StopActor
+from operon.masking import masked_logger
 from operon.runtime.committer import Committer
 from operon.runtime.interleaving import Interleaving, Wave, recorded_plan
 
-logger = logging.getLogger("operon.workflows")
+logger = masked_logger("operon.workflows")
 
 
 class StepKind(IntEnum):

@@ -164,14 +164,14 @@ class Results:
 
     # ------------------------------------------------------------------ events
 
-    async def event(self, workflow_uuid: UUID, key: str, timeout: float | None) -> bytes | None:
+    async def event(self, workflow_uuid: UUID, key: str, timeout: float | None, owner: str | None) -> bytes | None:
         """Waits until a workflow has set an event; None when it has not in time, or has finished without it."""
         bell = Bell(key)
         self.watch(workflow_uuid, bell)
         try:
             async with asyncio.timeout(timeout or None):
                 while True:
-                    row = await self.event_of(workflow_uuid, key)
+                    row = await self.event_of(workflow_uuid, key, owner)
                     if row.value is not None or row.status in FINISHED_FOR_GOOD or timeout == 0:
                         return row.value
                     await bell.rung()
@@ -182,10 +182,15 @@ class Results:
         finally:
             self.unwatch(workflow_uuid, bell)
 
-    async def event_of(self, workflow_uuid: UUID, key: str, patience: float | None = PATIENCE_SECONDS) -> EventRow:
-        """An event, if it is set. Whoever watches the workflow is rung when to ask again."""
+    async def event_of(
+        self, workflow_uuid: UUID, key: str, owner: str | None, patience: float | None = PATIENCE_SECONDS
+    ) -> EventRow:
+        """An event, if it is set. Whoever watches the workflow is rung when to ask again.
+
+        owner: the user whose workflow it has to be, or NO_USER; None for anyone's. Raises NonExistentWorkflowError.
+        """
         self._require_open()
-        row = await self._look_ups.ask(lambda connection: notifications.event(connection, workflow_uuid, key), patience)
+        row = await self._look_ups.ask(lambda c: notifications.event(c, workflow_uuid, key, owner), patience)
         if row is None:
             raise nonexistent(workflow_uuid)
         if row.value is None and row.status == 0:

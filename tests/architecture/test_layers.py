@@ -30,6 +30,7 @@ MODULES: dict[str, set[str]] = {
         "operon.dsn",
         "operon.errors",
         "operon.failures",
+        "operon.masking",
         "operon.retry",
         "operon.rows",
         "operon.shapes",

@@ -179,6 +179,8 @@ class Desk:
     @staticmethod
     async def below(ctx: HandlerContext, show: str) -> int:
         assert_type(ctx.retrieve_workflow(show, owned=True), WorkflowHandle[Any])
+        assert_type(await ctx.get_event(show, operon.EventKey("seats", int), owned=True), int | None)
+        await ctx.send(show, 1, operon.Topic("seats", int), owned=True)
         return await Desk.above(ctx, show)
 
 

@@ -5,6 +5,11 @@
 -- those it waits for FOR SHARE, and then looks, in a new statement, whether what it waits for is there. So of the two
 -- one is first, and the other one sees it. Parking comes last here and skips what is locked, so it never makes a circle.
 
+-- Whether a workflow is the one that somebody means who names it. 'ada': of ada's only, '': of nobody's, null: of anyone's.
+-- To everybody else it is unknown. One expression, which the planner writes in place of the call.
+create function operon.is_owned(whose text, authenticated_user text) returns boolean language sql immutable as
+$$select whose is null or whose = coalesce(authenticated_user, '')$$;
+
 create function operon.flush_mail(
     me bigint, number bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
@@ -19,7 +24,7 @@ create function operon.flush_mail(
     e_uuid uuid[], e_step integer[], e_key text[], e_value bytea[],
     mailbox_limit integer,
     m_sender uuid[], m_step integer[], m_destination uuid[], m_topic text[], m_body bytea[], m_key text[],
-    m_keep boolean[], m_traceparent text[], m_started float8[], m_seen text[],
+    m_keep boolean[], m_traceparent text[], m_started float8[], m_seen text[], m_owner text[],
     p_uuid uuid[], p_kind smallint[], p_what text[], p_topics text[], p_wake float8[],
     w_waiter uuid[], w_target uuid[], w_key text[],
     out taken uuid[], out woken uuid[], out codes smallint[], out sequences bigint[], out busy uuid[]
@@ -76,8 +81,9 @@ begin
         if m_key is not null then
             with wanted as materialized (
                 select distinct on (u.destination, u.key) u.n, u.destination, u.key
-                from unnest(m_destination, m_key) with ordinality as u (destination, key, n)
+                from unnest(m_destination, m_key, m_owner) with ordinality as u (destination, key, whose, n)
                 join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
+                    and operon.is_owned(u.whose, w.authenticated_user)
                 where u.key is not null
                 order by u.destination, u.key, u.n
             ), remembered as (
@@ -124,10 +130,12 @@ begin
                     else 0 end as code
             from (
                 select u.*, w.status, w.owner, w.wait_kind,
-                    pg_catalog.row_number() over (partition by u.destination order by u.n) as nth,
+                    pg_catalog.row_number() over (partition by w.workflow_uuid order by u.n) as nth,
                     w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
-                from unnest(m_destination, m_topic, m_key, m_keep) with ordinality as u (destination, topic, key, keep, n)
+                from unnest(m_destination, m_topic, m_key, m_keep, m_owner) with ordinality
+                    as u (destination, topic, key, keep, whose, n)
                 left join operon.workflows w on w.workflow_uuid = u.destination
+                    and operon.is_owned(u.whose, w.authenticated_user)
             ) as l
             left join lateral (
                 select min(n.sequence) as oldest, max(n.sequence) as newest

@@ -54,7 +54,7 @@ NUMBER = re.compile(r"(?<=[_ ])\d+")
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
 STARTS, PARKED, NUMBERS, STEPS, ENDS = 4, 14, 19, 21, 27
-RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 32, 34, 37, 43, 52
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 32, 34, 37, 43, 53
 
 When = Literal["before", "after", "held"]
 
