@@ -189,7 +189,8 @@ class WorkflowActor:
             if isinstance(journal.halted, Cancelled):
                 return CANCELLED, None, encode_error(journal.halted.error)
             if journal.halted is not None:
-                raise journal.halted from None
+                # Its cause says whether this life was refused, or told to go.
+                raise journal.halted from journal.halted.__cause__
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
                 return ERROR, None, encode_error(error)
             raise
@@ -314,7 +315,7 @@ class WorkflowActor:
             return await task
         except asyncio.CancelledError:
             if self.journal is not None and self.journal.halted is not None:
-                raise self.journal.halted from None
+                raise self.journal.halted from self.journal.halted.__cause__
             task.cancel()
             raise
         finally:

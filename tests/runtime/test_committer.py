@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+import operon
 from operon.database import executors, testbed
 from operon.database.batch import Batch
 from operon.database.lease import Lease
@@ -262,5 +263,6 @@ async def test_a_poisoned_record_of_a_live_workflow_does_not_reach_its_neighbour
             if isinstance(result, Exception)
         ]
         assert failed == poisoned
+        assert [type(result) for result in results if isinstance(result, Exception)] == [operon.WorkflowDeadError]
         rows = await testbed.fetch(runtime.database_url, "select workflow_uuid from operon.workflows where status <> 1")
         assert [row[0] for row in rows] == poisoned
