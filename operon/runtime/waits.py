@@ -44,6 +44,11 @@ class Bell:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
+    @property
+    def rings(self) -> bool:
+        """Whether it was rung and nobody has taken notice yet."""
+        return self._rung
+
     async def rung(self) -> None:
         """Waits for the next ring."""
         if not self._rung:
@@ -111,6 +116,11 @@ class Waits:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def rung(self) -> bool:
+        """Whether one of them was rung and has not looked yet."""
+        return any(wait.rings for wait in self._waiting)
 
     @property
     def topics(self) -> set[str | None]:

@@ -116,7 +116,7 @@ class WorkflowActor:
                 await journal.durable()
                 if self.workflow_uuid in self.gate.taken:
                     raise Fenced(f"workflow {self.workflow_uuid} was started before")
-            status, output, error = await self._outcome(journal)
+            status, output, error = await self.outcome(journal)
             if status != CANCELLED:
                 journal.finished()
             if journal.stopped is not None:
@@ -150,10 +150,11 @@ class WorkflowActor:
         history, self._history = self._history, None
         return history
 
-    async def _outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+    async def outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+        """Runs the body to its end: status, output and error, as they are stored."""
         incarnation = self._incarnation
         operation = self.operation
-        invoker = StepInvoker(incarnation, self, journal)
+        invoker = self.door(journal)
         ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
         try:
             if self.arguments is not None:
@@ -175,6 +176,10 @@ class WorkflowActor:
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
                 return ERROR, None, encode_error(error)
             raise
+
+    def door(self, journal: Journal) -> StepInvoker:
+        """What the calls of the body go through; a replay for a test has one that runs nothing."""
+        return StepInvoker(self._incarnation, self, journal)
 
     async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:
         committer = self._incarnation.committer
@@ -207,6 +212,11 @@ class WorkflowActor:
             and self.journal.halted is None
             and 0 < len(self.waits) == self.journal.outstanding
         )
+
+    @property
+    def resting(self) -> bool:
+        """Whether it only waits, and nobody has rung."""
+        return self.idle and self.waits is not None and not self.waits.rung
 
     @property
     def awaited_topics(self) -> set[str | None]:
