@@ -109,6 +109,12 @@ async def reload(connection: Connection, incarnation: int, workflow_uuid: UUID) 
     return None if row is None else Claimed(*row)
 
 
+async def next_wake(connection: Connection, moment: float) -> float | None:
+    """When the first parked workflow is woken whose time comes after a moment, in seconds since the epoch."""
+    wake_at: float | None = await connection.fetchval(SQL["next_wake"], moment)
+    return wake_at
+
+
 async def finished(connection: Connection, names: list[str], limit: int) -> list[Finished]:
     """The latest workflows that ended by themselves or were cancelled."""
     rows = [tuple(row) for row in await connection.fetch(SQL["finished"], names, limit)]

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from quart import Quart, Response, has_request_context
 from quart.globals import request_ctx
+from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
@@ -36,7 +37,7 @@ from operon.http.refusals import BadInput, Complaint
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
 
-__all__ = ["Quart", "build", "serve"]
+__all__ = ["HttpClient", "Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
 

@@ -48,7 +48,6 @@ class Activator:
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
         self._complaint = ""
-        self._looked: list[asyncio.Future[None]] = []  # who waits for a look that begins from now on
         self._working = False
         self.activated = 0
 
@@ -57,16 +56,10 @@ class Activator:
         self._look_wanted = True
         self._rung.set()
 
-    async def looked(self) -> None:
-        """Rings, and waits for the end of a look that began after that."""
-        self._looked.append(waiter := asyncio.get_running_loop().create_future())
-        self.ring()
-        await waiter
-
     @property
     def busy(self) -> bool:
-        """Whether it is bringing workflows to life, or has some to bring."""
-        return self._working or bool(self._woken)
+        """Whether it looks or is about to, or has workflows to bring back."""
+        return self._working or self._look_wanted or bool(self._woken)
 
     def wake(self, workflow_uuid: UUID) -> None:
         """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
@@ -107,22 +100,16 @@ class Activator:
         started()
         while True:
             self._rung.clear()
-            waiters = len(self._looked)
             self._working = True
             try:
                 await self._work()
-                for waiter in self._looked[:waiters]:
-                    if not waiter.done():
-                        waiter.set_result(None)
-                del self._looked[:waiters]
             except Exception as error:
                 if not is_weather(error):
                     raise
                 self._incarnation.lease.shaken()
                 self._look_wanted = True
                 self._complain(f"{type(error).__name__}: {error}")
-            finally:
-                self._working = False
+            self._working = False
             try:
                 async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._rung.wait()

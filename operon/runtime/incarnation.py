@@ -208,16 +208,17 @@ class Incarnation:
     # ------------------------------------------------------------------ time and rest, for tests
 
     async def look_at_the_clock(self) -> None:
-        """The database's clock was moved: what is due by now is called back, and what is parked until then comes back."""
+        """The database's clock was moved: what is due by now is called back, and what is parked is looked for."""
         self.clock.sample(await self.look_ups.ask(executors.clock))
         self.timers.look()
-        await self.activator.looked()
+        self.activator.ring()
 
     @property
     def resting(self) -> bool:
         """Whether every workflow that lives here waits durably, and all of it is recorded."""
         return (
-            self.committer.idle
+            not self._fenced
+            and self.committer.idle
             and not self.activator.busy
             and not self.transactions.busy
             and all(actor.resting for actor in self.live.values())

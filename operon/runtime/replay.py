@@ -272,9 +272,10 @@ def error_text(stored: bytes) -> str:
 
 def shown(catalog: Catalog, name: str, status: int, output: bytes | None, error: bytes | None) -> str:
     """An outcome for people."""
-    codec = catalog.result_codec(name)
     if error is not None:
         text = error_text(error)
+    elif catalog.result_codec(name).masked:
+        text = "***"
     else:
-        text = "***" if codec.masked else (output or b"").decode()
+        text = (output or b"").decode()
     return f"{Status.from_code(status).name} {text[:SHOWN_CHARACTERS]}"
