@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from operon import config as configuration
 from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
+from operon.config import Configuration, Settings, check_keywords, load
 from operon.contexts import ApplicationContext, InvokingContext, as_uuid
 from operon.errors import ConfigurationError
 from operon.handles import WorkflowHandle
@@ -26,7 +26,7 @@ class Operon:
     """An application, and an ASGI application.
 
     namespaces: modules, names of modules (`__name__`) and classes whose operations and routes this application has.
-    config: the application's own configuration, for `ctx.config`.
+    config: the application's own configuration, for `ctx.config`; its keys win over those of the configuration file.
     authentication: says who asks, for each request to a route whose class has no such function of its own:
         `Authenticated(user, roles)`, None for somebody unknown, or raises NotAuthorizedError. `async def` or `def`.
     quart: a Quart application to add the routes to; one is made otherwise.
@@ -47,33 +47,50 @@ class Operon:
         if not namespaces:
             raise ConfigurationError("Operon() has nothing to run", hint="Operon(__name__, Class, ...)")
         self._namespaces = namespaces
-        self._overrides = settings
-        self._application: Mapping[str, Any] = dict(config or {})
+        self._keywords = settings
+        self._overrides: dict[str, Any] = {}
+        self._options: dict[str, Any] = {}
+        self._given_application: Mapping[str, Any] = dict(config or {})
         self._authentication = authentication
         self._given_quart = quart
         self._quart: server.Quart | None = None
         self._executor: Executor | None = None
-        self._settings: configuration.Settings | None = None
+        self._configuration: Configuration | None = None
         self._by_server = False
-        configuration.load(settings)  # a wrong keyword is found where it is written
+        check_keywords(settings)  # a wrong keyword is found where it is written
 
     @property
-    def settings(self) -> configuration.Settings:
-        """The settings: keyword, environment, default."""
-        if self._settings is None:
-            self._settings = configuration.load(self._overrides)
-        return self._settings
+    def configuration(self) -> Configuration:
+        """What was configured and where, read on first use. Raises ConfigurationError."""
+        if self._configuration is None:
+            self._configuration = load(
+                self._keywords,
+                overrides=self._overrides,
+                options=self._options,
+                application=self._given_application,
+            )
+        return self._configuration
+
+    @property
+    def settings(self) -> Settings:
+        """The settings: constructor, command line, environment, file, default."""
+        return self.configuration.settings
 
     def override(self, **settings: Any) -> None:
-        """Settings of the command line, before the application is started."""
-        self._overrides = {**self._overrides, **{name: value for name, value in settings.items() if value is not None}}
-        self._settings = None
+        """Settings that win over every other, also over the constructor's: for tests, before the start."""
+        self._overrides.update(settings)
+        self._configuration = None
+
+    def command_line(self, **settings: Any) -> None:
+        """Settings of the command line, before the start. None is one that was not given."""
+        self._options.update(settings)
+        self._configuration = None
 
     @property
     def executor(self) -> Executor:
         """The executor, made on first use: this is where clashes of names are found."""
         if self._executor is None:
-            self._executor = Executor(self.settings, Catalog(*self._namespaces), self._application)
+            self._executor = Executor(self.settings, Catalog(*self._namespaces), self.configuration.application)
         return self._executor
 
     @property
@@ -89,7 +106,7 @@ class Operon:
                 self.executor.catalog,
                 self.settings,
                 door,
-                self._application,
+                self.configuration.application,
                 name="operon",
                 query=door.query,
                 authentication=self._authentication,
@@ -98,6 +115,10 @@ class Operon:
                 on_shutdown=self._stop_by_server,
             )
         return self._quart
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of the application's endpoints, as plain data. Raises CatalogError."""
+        return server.describe(self.executor.catalog, self.settings, "operon", self._authentication)
 
     def context(
         self, *, user: str | None = None, roles: Sequence[str] = (), workflow_uuid: UUID | str | None = None

@@ -1,22 +1,45 @@
-"""Settings, checked once, at the edge: a keyword of `Operon(...)`, else the environment, else the default.
+"""Settings, checked once, at the edge, each with where its value came from.
+
+The first of these that says something wins:
+
+    constructor      Operon(__name__, lease_seconds=15)
+    command line     operon start --port 8080
+    environment      OPERON_LEASE_SECONDS=15
+    file             lease_seconds = 15 in operon.toml, or under [tool.operon] in pyproject.toml (see config_file.py)
+    default
 
 Every setting has one name everywhere: the constructor's keyword `lease_seconds` is `OPERON_LEASE_SECONDS` in the
-environment.
+environment and `lease_seconds` in the file. What a setting may be is written in its type here, and nowhere else.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
+from operon import config_file
+from operon.config_file import APPLICATION, ConfigFile
+from operon.dsn import HIDDEN, SECRET_NAME, masked, without_passwords
 from operon.errors import ConfigurationError
 
+__all__ = ["Configuration", "Settings", "check_keywords", "load", "masked", "shown", "strangers"]
+
 PREFIX = "OPERON_"
+DEFAULT = "default"
+OVERRIDE = "override"
+NOT_SETTINGS = {"OPERON_TEST_DATABASE_URL"}  # what `operon.testing` makes its databases on
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, as "inf" is a float too
+Patience = Annotated[float, Meta(ge=0, le=1e9)]
+NO_KEYS: Mapping[str, Any] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,36 +49,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     direct_url: str | None = None  # for the listening connection, past a pooler in transaction mode
     notify: Literal["on", "off"] = "on"  # off: polls instead of LISTEN
     data_dir: str = ".operon/postgres"  # where the embedded Postgres keeps its data
-    pool_size: int = 16  # connections for user transactions; three more serve the runtime itself
-    lease_seconds: float = 10.0  # how long an executor that cannot be heard keeps its workflows
-    heartbeat_seconds: float = 2.0
-    poll_seconds: float = 1.0  # the process-wide safety poll
-    max_live: int = 20_000  # live workflow actors in this process
-    park_after_seconds: float = 5.0  # how long a workflow that only waits stays in memory
-    mailbox_limit: int = 10_000  # messages that wait for one workflow
-    crash_budget: int = 5  # crashes of one workflow without progress before it is DEAD
-    shutdown_seconds: float = 25.0  # how long a drain waits for running steps
-    body_limit_bytes: int = 1024 * 1024
+    pool_size: Count = 16  # connections for user transactions; three more serve the runtime itself
+    lease_seconds: Seconds = 10.0  # how long an executor that cannot be heard keeps its workflows
+    heartbeat_seconds: Seconds = 2.0
+    poll_seconds: Seconds = 1.0  # the process-wide safety poll
+    max_live: Count = 20_000  # live workflow actors in this process
+    park_after_seconds: Patience = 5.0  # how long a workflow that only waits stays in memory
+    mailbox_limit: Count = 10_000  # messages that wait for one workflow
+    crash_budget: Annotated[int, Meta(ge=0)] = 5  # crashes of one workflow without progress before it is DEAD
+    shutdown_seconds: Patience = 25.0  # how long a drain waits for running steps
+    body_limit_bytes: Count = 1024 * 1024
     docs: bool = True  # whether /openapi.json and /docs are served
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     env: Literal["development", "test", "production"] = "development"
     version: str = "0"  # of the application; recorded with every workflow that it starts
 
     def __post_init__(self) -> None:
-        for name in (
-            "lease_seconds",
-            "heartbeat_seconds",
-            "poll_seconds",
-            "pool_size",
-            "max_live",
-            "mailbox_limit",
-            "body_limit_bytes",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}", hint="a number above 0")
-        if self.park_after_seconds < 0:
-            raise ConfigurationError(f"park_after_seconds is {self.park_after_seconds}", hint="a number from 0 on")
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ConfigurationError(
                 f"lease_seconds is {self.lease_seconds} and heartbeat_seconds {self.heartbeat_seconds}",
@@ -63,38 +73,126 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def __repr__(self) -> str:
-        urls = {"database_url": self.database_url, "direct_url": self.direct_url}
-        fields = msgspec.structs.asdict(self) | {name: url and masked(url) for name, url in urls.items()}
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+        fields = msgspec.structs.asdict(self)
+        return f"Settings({', '.join(f'{name}={shown(name, value)!r}' for name, value in fields.items())})"
 
 
-def load(overrides: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of a process. `overrides` are keywords of the constructor or options of the command line."""
+TYPES: Mapping[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that was configured, and where."""
+
+    settings: Settings
+    application: Mapping[str, Any]  # for `ctx.config`
+    origins: Mapping[str, str]  # in words: "OPERON_PORT", "operon.toml", "default"; also of "application.KEY"
+    file: ConfigFile | None
+
+    def __repr__(self) -> str:
+        return f"<Configuration {self.settings!r}, application keys: {', '.join(self.application) or 'none'}>"
+
+
+def load(
+    keywords: Mapping[str, Any] = NO_KEYS,
+    *,
+    overrides: Mapping[str, Any] = NO_KEYS,
+    options: Mapping[str, Any] = NO_KEYS,
+    application: Mapping[str, Any] = NO_KEYS,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Configuration:
+    """The configuration of a process. A value of None counts as not given, an empty variable as not set.
+
+    keywords, application: the constructor's. options: the command line's. overrides: a test's, stronger than all.
+    folder: where the configuration file is, by default the current folder.
+    Raises ConfigurationError, which names the setting and where its value came from.
+    """
     environ = os.environ if environ is None else environ
-    names = set(Settings.__struct_fields__)
-    for name in overrides:
-        if name not in names:
-            raise ConfigurationError(f"there is no setting {name!r}", hint=suggestion(name, names))
-    values: dict[str, Any] = {
-        name: environ[PREFIX + name.upper()] for name in names if environ.get(PREFIX + name.upper())
-    }
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    for names in (keywords, options, overrides):
+        refuse_unknown(names, "there is no setting")
+    file = config_file.read(folder or Path.cwd())
+    if file is not None:
+        refuse_unknown(file.settings, f"{file.name} has a key that is no setting:")
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in TYPES:
+        variable = PREFIX + name.upper()
+        if overrides.get(name) is not None:
+            value, origin = overrides[name], OVERRIDE
+        elif keywords.get(name) is not None:
+            value, origin = keywords[name], f"Operon({name}=...)"
+        elif options.get(name) is not None:
+            value, origin = options[name], f"--{name.replace('_', '-')}"
+        elif environ.get(variable):
+            value, origin = environ[variable], variable
+        elif file is not None and name in file.settings:
+            value, origin = file.setting(name, environ), file.name
+        else:
+            origins[name] = DEFAULT
+            continue
+        values[name] = checked(name, value, origin)
+        origins[name] = origin
+    own = file.filled_application(environ) if file is not None else {}
+    origins.update({f"{APPLICATION}.{key}": file.name for key in own if file is not None})
+    origins.update({f"{APPLICATION}.{key}": "Operon(config=...)" for key in application})
+    return Configuration(Settings(**values), {**own, **application}, origins, file)
+
+
+def check_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuses a wrong keyword of the constructor where it is written, before a file or the environment is looked at."""
+    refuse_unknown(keywords, "there is no setting")
+    for name, value in keywords.items():
+        if value is not None:
+            checked(name, value, f"Operon({name}=...)")
+
+
+def checked(name: str, value: Any, origin: str) -> Any:
+    """A value as its setting's type. Environments and `${...}` know only text, so `"8000"` is a number too."""
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(value, TYPES[name], strict=False)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, ConfigurationError):
-            raise error.__cause__ from None
-        raise ConfigurationError(f"a setting is wrong: {error}", hint="see `operon start --help`") from None
+        expected = without_passwords(str(error), str(value))
+        raise ConfigurationError(
+            f"{name} cannot be {shown(name, value)!r}, as {origin} says", hint=expected[:1].lower() + expected[1:]
+        ) from None
 
 
-def suggestion(name: str, known: set[str]) -> str:
+def shown(name: str, value: Any) -> Any:
+    """The value of a setting, or of a key of the application, as people may see it."""
+    match value:
+        case dict():
+            table = cast("dict[str, Any]", value)
+            return {key: shown(key, item) for key, item in table.items()}
+        case list():
+            items = cast("Sequence[Any]", value)
+            return [shown(name, item) for item in items]
+        case str() if SECRET_NAME.search(name):
+            return HIDDEN
+        case str() if "://" in value or name.endswith("_url"):
+            return masked(value)
+        case _:
+            return value
+
+
+def strangers(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none, each with what may have been meant.
+
+    They are not refused: other programs may share the prefix.
+    """
+    given = sorted(name for name in environ if name.startswith(PREFIX) and name not in NOT_SETTINGS)
+    known = [PREFIX + name.upper() for name in TYPES]
+    return [f"{name} is no setting; {suggestion(name, known)}" for name in given if name not in known]
+
+
+def refuse_unknown(names: Iterable[str], complaint: str) -> None:
+    for name in names:
+        if name not in TYPES:
+            raise ConfigurationError(f"{complaint} {name!r}", hint=suggestion(name, TYPES))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known."""
+    known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known))}"
-
-
-def masked(url: str) -> str:
-    """A database URL without its password."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@", 1)))
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"

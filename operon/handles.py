@@ -16,6 +16,8 @@ class Results(Protocol):
 
     def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]: ...
     def status(self, workflow_uuid: UUID) -> Coroutine[object, None, WorkflowStatus | None]: ...
+    def cancel(self, workflow_uuid: UUID) -> Coroutine[object, None, bool]: ...
+    def resume(self, workflow_uuid: UUID) -> Coroutine[object, None, bool]: ...
 
 
 class WorkflowHandle(Generic[R_co]):
@@ -38,6 +40,21 @@ class WorkflowHandle(Generic[R_co]):
     def get_status(self) -> Coroutine[object, None, WorkflowStatus | None]:
         """What the database knows of the workflow now; None for an unknown UUID."""
         return self._results.status(self.workflow_uuid)
+
+    def cancel(self) -> Coroutine[object, None, bool]:
+        """Cancels the workflow and what it has started; whether there was anything left to cancel.
+
+        It stops before its next step, at once where it waits. Once this has returned nothing of it commits any more. A
+        communicator that is being called ends first, unless it is `cancellable`. Raises NonExistentWorkflowError.
+        """
+        return self._results.cancel(self.workflow_uuid)
+
+    def resume(self) -> Coroutine[object, None, bool]:
+        """Lets a workflow that was cancelled, or is DEAD, go on from what it has recorded; whether it does.
+
+        Its `timeout` does not count any more. Raises NonExistentWorkflowError.
+        """
+        return self._results.resume(self.workflow_uuid)
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_uuid}>"

@@ -172,6 +172,7 @@ class Communicator(Operation[P, R], Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = DEFAULT_RETRY,
         timeout_seconds: float | None = None,
+        cancellable: bool = False,
     ) -> None:
         super().__init__(fn, name)
         if timeout_seconds is not None and timeout_seconds <= 0:
@@ -179,6 +180,11 @@ class Communicator(Operation[P, R], Generic[P, R]):
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.cancellable = cancellable
+        if cancellable and not self.is_async:
+            raise CatalogError(
+                f"{self.name} is `def` and cancellable", hint="a thread cannot be interrupted: make it `async def`"
+            )
 
 
 class Initializer(Described):
@@ -267,7 +273,11 @@ def communicator(
 def communicator(fn: Callable[Concatenate[CommunicatorContext, P], R], /) -> Communicator[P, R]: ...
 @overload
 def communicator(
-    *, name: str | None = None, retry: Retry | None = DEFAULT_RETRY, timeout_seconds: float | None = None
+    *,
+    name: str | None = None,
+    retry: Retry | None = DEFAULT_RETRY,
+    timeout_seconds: float | None = None,
+    cancellable: bool = False,
 ) -> CommunicatorDecorator: ...
 def communicator(
     fn: Any = None,
@@ -276,15 +286,17 @@ def communicator(
     name: str | None = None,
     retry: Retry | None = DEFAULT_RETRY,
     timeout_seconds: float | None = None,
+    cancellable: bool = False,
 ) -> Any:
     """A call to the world: at least once, never again after it completed. `def` runs in a worker thread.
 
     retry: how often and when to try again; None for a single attempt.
     timeout_seconds: the longest that one attempt may take.
+    cancellable: it is interrupted when its workflow is cancelled; otherwise the workflow stops after it.
     """
 
     def decorate(fn: Any) -> Communicator[..., Any]:
-        return Communicator(unwrap_static(fn), name, retry, timeout_seconds)
+        return Communicator(unwrap_static(fn), name, retry, timeout_seconds, cancellable)
 
     return decorate if fn is None else decorate(fn)
 

@@ -153,6 +153,17 @@ class Batch:
         mail = () if self.mail is None else self.mail.workflows()
         return list(dict.fromkeys([*self.s_uuid, *self.c_uuid, *self.f_uuid, *mail]))
 
+    def drop(self, workflow_uuid: UUID) -> None:
+        """Takes out everything of one workflow."""
+        present = self.workflows()
+        if workflow_uuid in present:
+            kept = self.only([uuid for uuid in present if uuid != workflow_uuid])
+            for prefix in ("s", "c", "f"):
+                for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
+                    setattr(self, column, getattr(kept, column))
+            self.mail = kept.mail
+        self.statements = [statement for statement in self.statements if statement.workflow_uuid != workflow_uuid]
+
     def letters(self) -> Mail:
         """Its messages, events and parked workflows, to append to."""
         if self.mail is None:

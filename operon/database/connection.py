@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import asyncpg
 
-from operon.config import masked
+from operon.dsn import masked, without_passwords
 from operon.errors import DatabaseUnavailable, DatabaseUnusable
 
 driver: Any = asyncpg  # it ships no types; what leaves this file has some
@@ -32,6 +31,7 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any: ...
     async def prepare(self, query: str) -> Any: ...
     async def add_listener(self, channel: str, callback: Callable[[Any, int, str, object], None]) -> None: ...
+    async def remove_listener(self, channel: str, callback: Callable[[Any, int, str, object], None]) -> None: ...
     async def close(self, *, timeout: float | None = None) -> None: ...
     def cursor(self, query: str, *args: Any, prefetch: int | None = None) -> Any: ...
     def transaction(self) -> AbstractAsyncContextManager[Any]: ...
@@ -64,7 +64,9 @@ WEATHER = ("08", "57P0", "25006", "25P03", "53", "55P03", "57014", "58")
 CONFLICTS = ("40001", "40P01")
 
 
-async def connect(url: str, session: dict[str, str] = SESSION, database: str | None = None) -> Connection:
+async def connect(
+    url: str, session: dict[str, str] = SESSION, database: str | None = None, *, prepared: int = 256
+) -> Connection:
     """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had."""
     connection: Connection = await driver.connect(
         url,
@@ -72,15 +74,15 @@ async def connect(url: str, session: dict[str, str] = SESSION, database: str | N
         command_timeout=COMMAND_SECONDS,
         database=database,
         server_settings=session,
-        statement_cache_size=256,
+        statement_cache_size=prepared,
     )
     return connection
 
 
-async def connect_at_start(url: str) -> Connection:
+async def connect_at_start(url: str, session: dict[str, str] = SESSION, *, prepared: int = 256) -> Connection:
     """The first connection of a process: what goes wrong here is the operator's to know, so it is not retried."""
     try:
-        return await connect(url)
+        return await connect(url, session, prepared=prepared)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise DatabaseUnusable(
             f"the database at {masked(url)} cannot be used: {describe(error, url)}",
@@ -90,9 +92,7 @@ async def connect_at_start(url: str) -> Connection:
 
 def describe(error: BaseException, url: str) -> str:
     """An error's text without the password, which drivers like to quote."""
-    text = f"{type(error).__name__}: {error}"
-    password = urlsplit(url).password
-    return text.replace(password, "***") if password else text
+    return without_passwords(f"{type(error).__name__}: {error}", url)
 
 
 def sqlstate(error: BaseException) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -80,6 +82,16 @@ async def leave(connection: Connection, incarnation: int) -> int:
     """The end of an orderly shutdown; gives how many workflows are now ready for others."""
     released: int = await connection.fetchval(SQL["leave"], incarnation)
     return released
+
+
+async def revoked(connection: Connection, incarnation: int) -> list[UUID]:
+    """Workflows of this executor that were cancelled and that it has not dropped yet."""
+    return await connection.fetchval(SQL["revoked"], incarnation) or []
+
+
+async def forget_revoked(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> None:
+    """Says that these have been dropped."""
+    await connection.execute(SQL["forget_revoked"], incarnation, list(workflows))
 
 
 async def forget(connection: Connection) -> None:

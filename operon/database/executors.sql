@@ -56,6 +56,16 @@ with released as (
 )
 select count(*) from released
 
+-- name: revoked
+-- Workflows of this executor that were cancelled.
+select revoked from operon.executors where incarnation = $1
+
+-- name: forget_revoked
+-- These have been dropped; there may be others by now.
+update operon.executors
+set revoked = nullif(array(select r from unnest(revoked) as r where r <> all ($2)), '{}')
+where incarnation = $1
+
 -- name: forget
 -- Executors that are dead for a day and own nothing that was running. Parked workflows of theirs do not need them.
 delete from operon.executors e

@@ -144,6 +144,16 @@ async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, err
     return await connection.fetchval(SQL["die"], workflow_uuid, incarnation, error) or []
 
 
+async def cancel(connection: Connection, workflow_uuid: UUID, reason: bytes) -> list[UUID]:
+    """Cancels a workflow and its children; those that were. Nothing of them commits after that."""
+    return await connection.fetchval(SQL["cancel"], workflow_uuid, reason) or []
+
+
+async def resume(connection: Connection, workflow_uuid: UUID) -> list[UUID]:
+    """Lets a cancelled or dead workflow go on, and its cancelled children; those that do."""
+    return await connection.fetchval(SQL["resume"], workflow_uuid) or []
+
+
 async def ring(connection: Connection, channel: str, bell: str) -> None:
     """Rings at another executor, or at all of them."""
     await connection.execute(SQL["ring"], channel, bell)

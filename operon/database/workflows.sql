@@ -101,5 +101,11 @@ with died as (
 )
 select operon.wake($2, array[workflow_uuid], null) from died
 
+-- name: cancel
+select operon.cancel($1, $2)
+
+-- name: resume
+select operon.resume($1)
+
 -- name: ring
 select pg_notify($1, $2)

@@ -7,7 +7,9 @@ lock the executor's row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -20,6 +22,15 @@ FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 29))})
 FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 55))})"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
+REVOKED = "OP004"
+
+
+class Revoked(Exception):
+    """Workflows were cancelled by somebody else: nothing of the batch was written, and nothing of theirs may be."""
+
+    def __init__(self, workflows: list[UUID]) -> None:
+        super().__init__(f"{len(workflows)} workflows were cancelled")
+        self.workflows = workflows
 
 
 class Writer:
@@ -58,6 +69,8 @@ class Writer:
         except asyncpg.PostgresError as error:
             if sqlstate(error) in FENCED:
                 raise Fenced(str(error)) from error
+            if sqlstate(error) == REVOKED:
+                raise Revoked([UUID(uuid) for uuid in (getattr(error, "detail", None) or "").split(",")]) from error
             raise
         batch.taken, batch.woken = taken or (), woken or ()
 
@@ -93,6 +106,10 @@ class Writer:
         if last >= number and batch.mail is not None:
             batch.mail.answer_lost(answers)
         return last >= number
+
+    async def forget_revoked(self, incarnation: int, workflows: Sequence[UUID]) -> None:
+        """Says that these workflows were dropped."""
+        await executors.forget_revoked(await self.open(), incarnation, workflows)
 
     def discard(self) -> None:
         """Drops the connection; the next use opens another."""

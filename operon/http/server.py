@@ -73,22 +73,25 @@ def build(
         gate = Gate(endpoint.target, authentication, application, query)
         surface.add(View(endpoint, settings, invoker, application, gate))
     if settings.docs:
-
-        def described() -> dict[str, Any]:
-            return document(
-                catalog,
-                title=name,
-                version=settings.version,
-                guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
-            )
-
-        for path, page in pages(described).items():
+        for path, page in pages(lambda: describe(catalog, settings, name, authentication)).items():
             surface.add_page(path, page)
     if on_startup is not None:
         app.before_serving(on_startup)
     if on_shutdown is not None:
         app.after_serving(on_shutdown)
     return app
+
+
+def describe(
+    catalog: Catalog, settings: Settings, name: str, authentication: AuthenticationFunction | None
+) -> dict[str, Any]:
+    """The OpenAPI document of these endpoints. Raises CatalogError for a route that cannot be served."""
+    return document(
+        catalog,
+        title=name,
+        version=settings.version,
+        guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
+    )
 
 
 def own_quart(name: str, settings: Settings) -> Quart:

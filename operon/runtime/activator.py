@@ -183,7 +183,7 @@ class Activator:
                     incarnation.notifier.missed(candidate.wake_at is None)
                 elif candidate.wake_at is None:
                     actor.ring()
-            else:
+            elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
                 orphans.append(candidate.workflow_uuid)
         if not room or not orphans:
             return False
@@ -228,6 +228,7 @@ class Activator:
                 parked=workflow.parked,
                 mailbox=boxes.get(uuid),
             )
+            incarnation.committer.mend(uuid)  # it may have been cancelled here, and resumed
             incarnation.spawn(actor)
             if uuid in self._woken:  # it rang again while it was being read
                 del self._woken[uuid]

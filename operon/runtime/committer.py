@@ -31,7 +31,7 @@ from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_conflict, is_weather
 from operon.database.lease import Lease
 from operon.database.mail import Letter, Park
-from operon.database.writer import Writer
+from operon.database.writer import Revoked, Writer
 from operon.errors import Evicted, Fenced, StopActor
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
@@ -45,11 +45,17 @@ class Committer:
     """Takes records from actors and makes them durable, in batches."""
 
     def __init__(
-        self, writer: Writer, lease: Lease, on_fenced: Callable[[], None], on_mail: Callable[[Batch], None]
+        self,
+        writer: Writer,
+        lease: Lease,
+        on_fenced: Callable[[], None],
+        on_mail: Callable[[Batch], None],
+        on_revoked: Callable[[Sequence[UUID]], None] = lambda _: None,
     ) -> None:
         self._writer = writer
         self._lease = lease
         self._on_fenced = on_fenced
+        self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._queue: deque[Batch] = deque()
         self._current = Batch()
@@ -188,15 +194,7 @@ class Committer:
     def drop(self, workflow_uuid: UUID) -> None:
         """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
         for batch in (*self._queue, self._current):
-            present = batch.workflows()
-            if workflow_uuid in present:
-                others = [uuid for uuid in present if uuid != workflow_uuid]
-                kept = batch.only(others)
-                for prefix in ("s", "c", "f"):
-                    for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
-                        setattr(batch, column, getattr(kept, column))
-                batch.mail = kept.mail
-            batch.statements = [s for s in batch.statements if s.workflow_uuid != workflow_uuid]
+            batch.drop(workflow_uuid)
 
     def mend(self, workflow_uuid: UUID) -> None:
         """A fresh coroutine takes over from what is recorded: the workflow may append again."""
@@ -281,6 +279,9 @@ class Committer:
                 return
             except Fenced:
                 raise
+            except Revoked as revoked:
+                await self._writer.rollback()
+                await self._revoke(batch, revoked)
             except Exception as error:
                 if is_conflict(error) and not batch.statements:
                     failures += 1  # two executors that wake the same workflows: one of them goes first
@@ -293,6 +294,22 @@ class Committer:
                     await self._writer.rollback()
                     await self._isolate(batch, error)
                     return
+
+    async def _revoke(self, batch: Batch, revoked: Revoked) -> None:
+        """Takes out what there is of workflows that were cancelled; then the note that says so."""
+        for uuid in revoked.workflows:
+            self._broken[uuid] = revoked
+            self.drop(uuid)
+            batch.drop(uuid)
+            batch.failed = {**(batch.failed or {}), uuid: revoked}
+        batch.forget_added()
+        self._on_revoked(revoked.workflows)
+        try:
+            await self._writer.forget_revoked(self._lease.incarnation, revoked.workflows)
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            logger.warning("a note about cancelled workflows stays for now: %s", error)  # the next flush finds it again
 
     async def _landed(self, batch: Batch, error: Exception, failures: int) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from operon.operations import Communicator
 class Attempts:
     """The attempts of one communicator step."""
 
-    __slots__ = ("_application", "_caller", "_key", "_lease", "_limiter", "_operation", "_uuid", "made")
+    __slots__ = ("_application", "_caller", "_key", "_lease", "_limiter", "_operation", "_rest", "_uuid", "made")
 
     def __init__(
         self,
@@ -34,7 +35,9 @@ class Attempts:
         step: int,
         caller: Caller,
         application: Any,
+        rest: Callable[[float], Awaitable[None]],
     ) -> None:
+        self._rest = rest  # between attempts
         self._operation = operation
         self._lease = lease
         self._limiter = limiter
@@ -61,7 +64,7 @@ class Attempts:
                         f"{self._operation.name} failed {self.made} times, last with {type(error).__name__}: {error}",
                         errors=errors,
                     ) from error
-            await asyncio.sleep(retry.delay(self.made, random.random()))  # noqa: S311
+            await self._rest(retry.delay(self.made, random.random()))  # noqa: S311
 
     async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._lease.trusted:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -94,7 +94,7 @@ class Incarnation:
         self._dying: set[asyncio.Task[None]] = set()
         self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
         self._writer = Writer(url, settings.version, settings.mailbox_limit)
-        self.committer = Committer(self._writer, self.lease, self.fence, self._committed)
+        self.committer = Committer(self._writer, self.lease, self.fence, self._committed, self._revoked)
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
@@ -179,6 +179,8 @@ class Incarnation:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
+        if actor.ended is not None and actor.ended.status is Status.CANCELLED:  # it may have been resumed meanwhile
+            self.activator.ring()
         self.activator.freed()
 
     async def _bury(self, actor: WorkflowActor, error: BaseException) -> None:
@@ -226,7 +228,7 @@ class Incarnation:
 
     # ------------------------------------------------------------------ bells
 
-    def tell(self, batch: Batch, workflow_uuid: UUID, *, forget: bool = False) -> None:
+    def tell(self, batch: Batch | None, workflow_uuid: UUID, *, forget: bool = False) -> None:
         """Something becomes of a workflow with this batch: the executors that asked are told to look."""
         if self.listeners:
             for listener in self.listeners.get(workflow_uuid, ()):
@@ -259,6 +261,7 @@ class Incarnation:
 
         `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all.
         `done:UUID`: something became of a workflow elsewhere. `tell:UUID:N`: tell executor N when it does of this one.
+        `revoked`: workflows of ours were cancelled.
         """
         word, _, rest = bell.partition(":")
         if word == "work":
@@ -271,9 +274,24 @@ class Incarnation:
                     self.activator.wake(UUID(uuid))
         elif word == "done":
             self.results.ring(UUID(rest))
+        elif word == "revoked":
+            self._dying.add(task := asyncio.get_running_loop().create_task(self._look_at_revoked()))
+            task.add_done_callback(self._dying.discard)
         elif word == "tell":
             uuid, _, listener = rest.partition(":")
             self._listen(UUID(uuid), int(listener))
+
+    async def _look_at_revoked(self) -> None:
+        """Somebody has cancelled workflows of ours: they stop now, and not only when they record something."""
+        self._revoked(await self.look_ups.ask(lambda connection: executors.revoked(connection, self.number)))
+
+    def _revoked(self, workflow_uuids: Sequence[UUID]) -> None:
+        for workflow_uuid in workflow_uuids:
+            actor = self.live.get(workflow_uuid)
+            if actor is not None and not actor.over:
+                actor.revoked()
+            self.results.ring(workflow_uuid)
+            self.tell(None, workflow_uuid, forget=True)
 
     def _listen(self, workflow_uuid: UUID, listener: int) -> None:
         self.listeners.setdefault(workflow_uuid, set()).add(listener)

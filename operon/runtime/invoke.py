@@ -50,6 +50,7 @@ RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
 RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
 CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
+CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
 
 
@@ -150,11 +151,14 @@ class StepInvoker:
             step.number,
             caller,
             incarnation.application,
+            actor.rest,
         )
         started = clock()
         incarnation.effects += 1
         try:
-            output, value = operation.signature.result.settle(await attempts.run(args, kwargs))
+            call = attempts.run(args, kwargs)
+            returned = await (actor.interruptibly(call) if operation.cancellable else call)
+            output, value = operation.signature.result.settle(returned)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
@@ -471,6 +475,27 @@ class StepInvoker:
         journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
         return status
 
+    def control(self, kind: StepKind, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, bool]:
+        """Cancels or resumes another workflow, as a step."""
+        step = self._journal.call(kind, kind.name.lower())
+        return self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+
+    async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
+        journal = self._journal
+        if journal.pending:
+            await journal.durable()
+        results = self._owned() if owned else self._incarnation.results
+        started = clock()
+        try:
+            ask = results.cancel if kind is StepKind.CANCEL else results.resume
+            done = await patiently(lambda: ask(workflow_uuid))
+        except Exception as error:
+            stored = encode_error(error)
+            journal.record(step, kind, kind.name.lower(), None, started, stored)
+            raise as_replayed(stored) from error
+        journal.record(step, kind, kind.name.lower(), CONTROL.encode(done), started)
+        return done
+
 
 class RecordedResults:
     """What a handle asks inside a workflow: each answer is a step."""
@@ -486,6 +511,12 @@ class RecordedResults:
 
     def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
         return self._invoker.status_of(workflow_uuid, self._owned)
+
+    def cancel(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
+        return self._invoker.control(StepKind.CANCEL, workflow_uuid, self._owned)
+
+    def resume(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
+        return self._invoker.control(StepKind.RESUME, workflow_uuid, self._owned)
 
 
 class EntryInvoker:

@@ -49,6 +49,8 @@ class StepKind(IntEnum):
     GET_EVENT = 13
     SLEEP = 14
     WAIT = 15  # the announcement of a wait that has a deadline
+    CANCEL = 16
+    RESUME = 17
 
 
 TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)

@@ -8,7 +8,7 @@ another executor, that one is asked, over its channel, to tell us whenever somet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,12 +16,12 @@ import msgspec
 
 from operon.catalog import Catalog
 from operon.database import notifications, workflows
-from operon.database.connection import Connection
+from operon.database.connection import Connection, is_conflict
 from operon.database.notifications import EventRow
 from operon.database.notifier import channel
 from operon.database.pool import Pool
-from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout
-from operon.failures import decode_error
+from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout, WorkflowCancelledError
+from operon.failures import decode_error, encode_error
 from operon.runtime.outcome import Ended
 from operon.runtime.waits import Bell
 from operon.status import Status, WorkflowStatus
@@ -139,7 +139,7 @@ class Results:
         actor = self._live(workflow_uuid)
         if actor is not None and not actor.over:
             return None
-        if actor is not None and actor.ended is not None:
+        if actor is not None and actor.ended is not None and actor.ended.status is not Status.CANCELLED:
             return actor.ended
         row = await self._look_ups.ask(lambda connection: workflows.attach(connection, workflow_uuid), patience)
         if row is None:
@@ -188,6 +188,32 @@ class Results:
             await self._ask_owner(workflow_uuid, row.owner)
         return row
 
+    # ------------------------------------------------------------------ cancelling and resuming
+
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        """Cancels a workflow and what it has started; False when it was finished already."""
+        reason = encode_error(WorkflowCancelledError(f"workflow {workflow_uuid} was cancelled"))
+        return await self._control(workflow_uuid, lambda c: workflows.cancel(c, workflow_uuid, reason))
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        """Lets a cancelled or dead workflow go on; False when it is neither."""
+        return await self._control(workflow_uuid, lambda c: workflows.resume(c, workflow_uuid))
+
+    async def _control(self, workflow_uuid: UUID, act: Callable[[Connection], Awaitable[list[UUID]]]) -> bool:
+        self._require_open()
+        while True:
+            try:
+                changed = await self._look_ups.ask(act, PATIENCE_SECONDS)
+                break
+            except Exception as error:
+                if not is_conflict(error):  # with a flush of the workflow's executor: one of the two goes first
+                    raise
+        for uuid in changed:
+            self.ring(uuid)
+        if not changed and await self.status(workflow_uuid) is None:
+            raise nonexistent(workflow_uuid)
+        return workflow_uuid in changed
+
     # ------------------------------------------------------------------ statuses
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
@@ -233,6 +259,14 @@ class Owned:
     async def result(self, workflow_uuid: UUID, timeout: float | None) -> Any:
         await self.require(workflow_uuid)
         return await self._results.result(workflow_uuid, timeout)
+
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        await self.require(workflow_uuid)
+        return await self._results.cancel(workflow_uuid)
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        await self.require(workflow_uuid)
+        return await self._results.resume(workflow_uuid)
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         status = await self._results.status(workflow_uuid)

@@ -23,12 +23,14 @@ from operon.operations import Operation
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
 from operon.runtime.workflow_actor import WorkflowActor
-from operon.status import WorkflowStatus
+from operon.status import Status, WorkflowStatus
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
 logger = logging.getLogger("operon.workflows")
+
+STOPPED = (Status.CANCELLED, Status.DEAD)
 
 
 class Spawner:
@@ -175,9 +177,15 @@ class StartedHere:
         if timeout is not None and self._actor.ended is None:
             return await self._results.result(workflow_uuid, timeout)
         ended = await self._actor.wait()
-        if ended is None:
+        if ended is None or ended.status in STOPPED:  # it goes on elsewhere, or may have been resumed
             return await self._results.result(workflow_uuid, timeout)
         return ended.value(workflow_uuid, self._results.catalog)
+
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        return await self._results.cancel(workflow_uuid)
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        return await self._results.resume(workflow_uuid)
 
     async def status(self, workflow_uuid: UUID) -> WorkflowStatus | None:
         if self._actor.ended is not None:

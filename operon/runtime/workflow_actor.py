@@ -8,6 +8,7 @@ exception is a result like any other: it is recorded and given to whoever asks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
@@ -15,14 +16,22 @@ from actors import ChildState, DynamicChild, Exit
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
-from operon.errors import Cancelled, Evicted, Fenced, OperonInternalError, StopActor, WorkflowTimeout
+from operon.errors import (
+    Cancelled,
+    Evicted,
+    Fenced,
+    OperonInternalError,
+    StopActor,
+    WorkflowCancelledError,
+    WorkflowTimeout,
+)
 from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
 from operon.runtime.mailbox import Mailbox
 from operon.runtime.outcome import Ended
-from operon.runtime.waits import Wait, Waits
+from operon.runtime.waits import Bell, Wait, Waits
 from operon.status import Status
 
 if TYPE_CHECKING:
@@ -37,12 +46,14 @@ class WorkflowActor:
     """One live workflow, and everyone in this process who waits for it."""
 
     __slots__ = (
+        "_calls",
         "_finished_in",
         "_history",
         "_incarnation",
         "_mailbox",
         "_new",
         "_parked",
+        "_resting",
         "_waiters",
         "arguments",
         "begun",
@@ -96,6 +107,8 @@ class WorkflowActor:
         self._new = new
         self._parked = parked
         self._mailbox = mailbox
+        self._resting: set[Bell] | None = None
+        self._calls: set[asyncio.Task[Any]] | None = None  # that may be interrupted
         self._waiters: list[asyncio.Future[None]] | None = None
 
     async def run(self) -> None:
@@ -263,6 +276,42 @@ class WorkflowActor:
             self.journal.halted = error
         if self.waits is not None:
             self.waits.stop(error)
+        for bell in self._resting or ():
+            bell.stop(error)
+        for call in self._calls or ():
+            call.cancel()
+
+    def revoked(self) -> None:
+        """Somebody has cancelled it; the database knows already."""
+        cancelled = WorkflowCancelledError(f"{self.operation.name!r} {self.workflow_uuid} was cancelled")
+        self.end(Ended(self.operation.name, Status.CANCELLED, None, encode_error(cancelled)))
+        self.halt(Evicted("cancelled"))
+
+    async def rest(self, seconds: float) -> None:
+        """A pause that ends when the workflow is taken down."""
+        bell = Bell()
+        self._resting = {*(self._resting or ()), bell}
+        try:
+            async with asyncio.timeout(seconds):
+                await bell.rung()
+        except TimeoutError:
+            return
+        finally:
+            self._resting.discard(bell)
+
+    async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """The value of a call that is cancelled when the workflow is."""
+        task = asyncio.get_running_loop().create_task(call)
+        self._calls = {*(self._calls or ()), task}
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.journal is not None and self.journal.halted is not None:
+                raise self.journal.halted from None
+            task.cancel()
+            raise
+        finally:
+            self._calls.discard(task)
 
     def _expired(self) -> None:
         """Its time is over."""

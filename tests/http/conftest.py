@@ -75,6 +75,12 @@ class Outcome:
     async def status(self, workflow_uuid: UUID) -> None:
         return None
 
+    async def cancel(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
+    async def resume(self, workflow_uuid: UUID) -> bool:
+        raise NotImplementedError
+
 
 def quart_of(
     *functions: Described,

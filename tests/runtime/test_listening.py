@@ -89,10 +89,10 @@ async def test_an_executor_whose_listener_finds_no_server_starts_and_polls() -> 
 
 
 def test_notify_is_on_or_off() -> None:
-    assert load({}, {"OPERON_NOTIFY": "off"}).notify == "off"
+    assert load(environ={"OPERON_NOTIFY": "off"}).settings.notify == "off"
     with pytest.raises(operon.ConfigurationError, match="notify"):
-        load({"notify": "loud"}, {})
+        load({"notify": "loud"}, environ={})
 
 
 def test_the_password_in_the_direct_url_is_not_shown() -> None:
-    assert "secret" not in repr(load({"direct_url": "postgresql://me:secret@host/db"}, {}))
+    assert "secret" not in repr(load({"direct_url": "postgresql://me:secret@host/db"}, environ={}))

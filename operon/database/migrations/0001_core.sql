@@ -20,6 +20,7 @@ create table operon.executors (
     state smallint not null default 0, -- 0 alive, 1 draining, 2 dead; dead is final
     host text not null,
     version text not null,
+    revoked uuid[], -- workflows of this executor that were cancelled since its last batch
     answers text, -- of the last batch, what became of its messages, when one of them was not simply delivered
     load bytea,
     constraint state_is_known check (state between 0 and 2)
@@ -61,6 +62,7 @@ create table operon.workflows (
 
 -- What the claim reads: workflows that run or are ready to, by owner. Finished and parked ones leave it, so it stays small.
 create index workflows_pending on operon.workflows (owner, workflow_uuid) where status = 0 and wait_kind is null;
+create index workflows_children on operon.workflows (parent) where parent is not null and status in (0, 3);
 create index workflows_wake on operon.workflows (wake_at) where status = 0 and wake_at is not null;
 
 create table operon.checkpoints (
@@ -161,7 +163,8 @@ from operon.workflows;
 create view operon.readable_checkpoints as
 select workflow_uuid, step,
     (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql', 'call',
-        'send', 'recv', 'set_event', 'get_event', 'sleep', 'wait'])[kind + 1]
+        'send', 'recv', 'set_event', 'get_event', 'sleep', 'wait',
+        'cancel', 'resume'])[kind + 1]
         as kind,
     name, started_at, completed_at, coalesce(attempts, 1) as attempts,
     convert_from(output, 'UTF8') as output, convert_from(error, 'UTF8') as error

@@ -65,10 +65,15 @@ set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     affected bigint;
+    revoked uuid[];
 begin
-    update operon.executors set batch = number, answers = null where incarnation = me and state <> 2;
+    update operon.executors e set batch = number, answers = null where e.incarnation = me and e.state <> 2
+    returning e.revoked into revoked;
     if not found then
         raise exception 'executor % was declared dead', me using errcode = 'OP001';
+    end if;
+    if revoked is not null then
+        raise exception 'workflows were cancelled' using errcode = 'OP004', detail = pg_catalog.array_to_string(revoked, ',');
     end if;
     if s_uuid is not null then
         insert into operon.workflows (
