@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # A body that asked for a step without a record, and then for nothing else for so long, waits for that step.
 STILL_SECONDS = 1.0
+LOOK_SECONDS = 0.02
 # A body that asked for nothing new for so long, whatever it does. Longer than `Interleaving` waits for a missing call.
 PATIENCE_SECONDS = 40.0
 
@@ -81,7 +82,7 @@ async def replay(
     actor.ended_at = ended_at
     body = asyncio.get_running_loop().create_task(actor.outcome(history))
     try:
-        came_out = await outcome_of(body, history)
+        came_out = await outcome_of(body, history, cancelled=cancelled(workflow))
     finally:
         history.close()
     what = verdict(workflow, history, came_out, incarnation.catalog)
@@ -206,15 +207,18 @@ class PastSleeps(Messages):
             await self._history.no_answer()
 
 
-async def outcome_of(body: asyncio.Task[Outcome], history: History) -> Outcome | None:
-    """How the body ended; None if it cannot end with what is recorded."""
+async def outcome_of(body: asyncio.Task[Outcome], history: History, *, cancelled: bool) -> Outcome | None:
+    """How the body ended; None if it cannot end with what is recorded. `cancelled`: it need not."""
     still = 0.0
     try:
         while not body.done():
             before = history.progress
-            await asyncio.wait({body}, timeout=STILL_SECONDS)
-            still = still + STILL_SECONDS if history.progress == before else 0.0
-            if still and (history.unanswered or still >= PATIENCE_SECONDS):
+            await asyncio.wait({body}, timeout=LOOK_SECONDS)
+            still = still + LOOK_SECONDS if history.progress == before else 0.0
+            as_far_as_it_came = cancelled and history.first_left is None
+            if history.unanswered and (as_far_as_it_came or still >= STILL_SECONDS):
+                break
+            if still >= PATIENCE_SECONDS:
                 break
         if body.done():
             return body.result()
@@ -239,7 +243,7 @@ def verdict(workflow: Finished, history: History, came_out: Outcome | None, cata
     left = history.first_left
     if left is not None:
         return f"step {left} was recorded, and the replay ended before it"
-    if Status.from_code(workflow.status) is Status.CANCELLED:
+    if cancelled(workflow):
         return None
     if came_out is None:
         missing = history.first_missing
@@ -249,6 +253,11 @@ def verdict(workflow: Finished, history: History, came_out: Outcome | None, cata
     if not same(workflow, came_out, catalog):
         return "every step is the same, and the outcome is not"
     return None
+
+
+def cancelled(workflow: Finished) -> bool:
+    """Whether somebody else ended the workflow, at whatever step it was."""
+    return Status.from_code(workflow.status) is Status.CANCELLED
 
 
 def same(workflow: Finished, came_out: Outcome, catalog: Catalog) -> bool:

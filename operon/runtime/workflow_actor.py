@@ -228,8 +228,13 @@ class WorkflowActor:
 
     @property
     def resting(self) -> bool:
-        """Whether it only waits, and nobody has rung."""
-        return self.idle and self.waits is not None and not self.waits.rung
+        """Whether all its branches wait, durably or between the attempts of a communicator, and nobody has rung."""
+        if self.journal is None or self.journal.halted is not None:
+            return False
+        waits, pauses = self.waits, self._resting or ()
+        waiting = len(pauses) + (0 if waits is None else len(waits))
+        rung = any(bell.rings for bell in pauses) or (waits is not None and waits.rung)
+        return 0 < waiting == self.journal.outstanding and not rung
 
     @property
     def awaited_topics(self) -> set[str | None]:
@@ -291,12 +296,11 @@ class WorkflowActor:
         """A pause that ends when the workflow is taken down."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
+        timer = self._incarnation.timers.at(self._incarnation.clock.now() + seconds, bell.ring)
         try:
-            async with asyncio.timeout(seconds):
-                await bell.rung()
-        except TimeoutError:
-            return
+            await bell.rung()
         finally:
+            timer.cancel()
             self._resting.discard(bell)
 
     async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:

@@ -2,8 +2,8 @@
 
 Nothing that is due on the way is skipped: the clock stops at each deadline (a sleep, the timeout of a recv or of a
 workflow) until every workflow has come to rest again, so one that sleeps a day three times wakes three times in three
-days. To rest is to wait durably, or to have ended. What is measured by other clocks goes on as ever: the pauses between
-the attempts of a communicator, `timeout_seconds`, and `asyncio.sleep`.
+days. To rest is to wait durably or between the attempts of a communicator, or to have ended. What is measured by other
+clocks goes on as ever: `timeout_seconds` of a communicator, `timeout` of a handle, `asyncio.sleep`.
 """
 
 from __future__ import annotations
