@@ -57,6 +57,10 @@ class Stock:
         """Removes a database, with whoever is connected to it, and does not wait."""
         self._loop.call_soon_threadsafe(self._remove_later, name)
 
+    async def removed(self) -> None:
+        """Waits until everything that was given back so far is gone."""
+        await self._there(self._removals_done())
+
     def close(self) -> None:
         """Removes what is left. At the end of the process."""
         atexit.unregister(self.close)
@@ -109,10 +113,13 @@ class Stock:
         except Exception as error:
             logger.warning("%s was not removed: %s", name, error)
 
+    async def _removals_done(self) -> None:
+        await asyncio.gather(*self._removals)
+
     async def _clear(self) -> None:
         if self._spare is not None:
             await asyncio.gather(self._spare, return_exceptions=True)
-        await asyncio.gather(*self._removals)
+        await self._removals_done()
         for name in list(self._made):
             await self._remove(name)
         if self._connection is not None:

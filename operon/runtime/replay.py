@@ -282,7 +282,7 @@ def error_text(stored: bytes) -> str:
 def shown(catalog: Catalog, name: str, status: int, output: bytes | None, error: bytes | None) -> str:
     """An outcome for people."""
     if error is not None:
-        text = error_text(error)
+        text = error_text(error).partition("\n")[0]
     elif catalog.result_codec(name).masked:
         text = "***"
     else:

@@ -67,7 +67,7 @@ class TestRuntime:
             case (Operon() as app,):
                 if config is not None:
                     raise ConfigurationError("an application has its config already", hint="TestRuntime(module, ...)")
-                self.app, self._overrides = app, settings
+                self.app, self._overrides = app, {**settings, "database_url": None}
             case _:
                 modules = [each for each in namespaces if not isinstance(each, Operon)]
                 if len(modules) < len(namespaces):
@@ -239,7 +239,7 @@ class TestRuntime:
 
     async def _open(self, repeatable: bool = False) -> None:
         self._url = with_database(self._require_server(), self._name)
-        self.app.override(database_url=self._url, **self._overrides)
+        self.app.override(**{**self._overrides, "database_url": self._url})
         if repeatable:
             self.app.executor.new_uuid = RepeatableUuids()
         await self.app.__aenter__()

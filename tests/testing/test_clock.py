@@ -1,4 +1,4 @@
-"""Time that passes at once: whatever is due on the way is woken in its turn, in memory or parked, and before we go on."""
+"""Time that passes at once: whatever is due on the way is woken in its turn, in memory or parked."""
 
 from __future__ import annotations
 

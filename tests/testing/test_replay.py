@@ -1,4 +1,4 @@
-"""The replay check: a workflow that would not survive a crash is found although nothing crashed, and shown step by step."""
+"""The replay check: a workflow that would not survive a crash is found without one, and shown step by step."""
 
 from __future__ import annotations
 
