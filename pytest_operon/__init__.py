@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def runs_on_trio(item: pytest.Item) -> bool:
     """Whether anyio would run a test on trio."""
     backend: Any = getattr(getattr(item, "callspec", None), "params", {}).get("anyio_backend", "asyncio")
-    return (backend[0] if isinstance(backend, tuple) else backend) == "trio"
+    return "trio" in (backend, backend[0])  # a name, or a name and options
 
 
 @pytest.fixture

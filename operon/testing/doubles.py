@@ -7,33 +7,36 @@ does the work is another one, so a double is recorded, recovered and replayed li
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from operon.errors import InvocationError
-from operon.operations import Communicator, Operation, Transaction
+from operon.operations import Communicator, Transaction
 
 
 @contextmanager
-def double(operation: Operation[..., Any], fn: Callable[..., Any]) -> Iterator[None]:
-    """Puts a function in the place of an operation's own, which is back afterwards."""
-    if not isinstance(operation, (Communicator, Transaction)):
-        raise InvocationError(
-            f"{operation!r} cannot be doubled: only communicators and transactions can",
-            hint="a workflow is what is tested; double the steps that it calls",
-        )
+def double(operation: Any, fn: Callable[..., Any]) -> Generator[None]:
+    """Puts a function in the place of an operation's own, which is back afterwards. InvocationError where it cannot."""
     is_async = inspect.iscoroutinefunction(fn)
-    if isinstance(operation, Transaction) and not is_async:
-        raise InvocationError(f"a double of {operation!r} has to be `async def`, as a transaction is")
-    operation.signature.check()  # that of the real one, whether or not it has been looked at
-    real, operation.fn = operation.fn, fn
-    real_is_async = getattr(operation, "is_async", True)
-    if isinstance(operation, Communicator):
-        operation.is_async = is_async
+    new: dict[str, Any]
+    kind = operation
+    match kind:
+        case Communicator():
+            new = {"fn": fn, "is_async": is_async}
+        case Transaction() if is_async:
+            new = {"fn": fn}
+        case Transaction():
+            raise InvocationError(f"a double of {operation!r} has to be `async def`, as a transaction is")
+        case _:
+            raise InvocationError(
+                f"{operation!r} cannot be doubled: only communicators and transactions can",
+                hint="a workflow is what is tested; double the steps that it calls",
+            )
+    operation.signature.check()  # of the real one: it is read when it is first asked for
+    real = {name: getattr(operation, name) for name in new}
+    vars(operation).update(new)
     try:
         yield
     finally:
-        operation.fn = real
-        if isinstance(operation, Communicator):
-            operation.is_async = real_is_async
+        vars(operation).update(real)

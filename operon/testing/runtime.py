@@ -221,7 +221,7 @@ class TestRuntime:
         self, operation: Communicator[P, R], fn: Callable[Concatenate[CommunicatorContext, P], Awaitable[R] | R]
     ) -> AbstractContextManager[None]: ...
 
-    def double(self, operation: Operation[..., Any], fn: Callable[..., Any]) -> AbstractContextManager[None]:
+    def double(self, operation: Any, fn: Callable[..., Any]) -> AbstractContextManager[None]:
         """Puts a function in the place of a communicator's or a transaction's: `with runtime.double(charge, fn):`.
 
         What it returns or raises is recorded as if the real one had. Other applications of this process that have the

@@ -46,7 +46,7 @@ async def child(ctx: WorkflowContext, number: int) -> int:
 @operon.workflow
 async def everything(ctx: WorkflowContext) -> set[str]:
     """One step of each kind, some of them at the same time."""
-    ctx.now(), ctx.uuid4(), ctx.random()
+    _ = ctx.now(), ctx.uuid4(), ctx.random()
     await count_workflows(ctx)
     handle = await child(ctx, 21)
     event = await ctx.get_event(handle.workflow_uuid, "number")

@@ -18,7 +18,7 @@ from operon.testing import TestRuntime
 @operon.get("/whoami")
 @operon.workflow
 async def whoami(ctx: WorkflowContext) -> tuple[str | None, list[str], str]:
-    request = ctx.request or {}
+    request: dict[str, str] = ctx.request or {}
     return ctx.authenticated_user, sorted(ctx.authenticated_roles), request.get("method", "none")
 
 

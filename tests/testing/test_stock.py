@@ -14,7 +14,7 @@ from operon.database.connection import connect
 from operon.database.stock import Stock
 from operon.testing import with_database
 
-LISTED = "select count(*) from pg_database where datname = $1"
+LISTED = "select datname from pg_database where datname = $1"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ async def stock(server: str) -> AsyncGenerator[Stock]:
 
 
 async def exists(server: str, name: str) -> bool:
-    return (await testbed.fetch(server, LISTED, name))[0][0] == 1
+    return len(await testbed.fetch(server, LISTED, name)) == 1
 
 
 async def test_a_database_out_of_stock_is_migrated_and_empty(server: str, stock: Stock) -> None:
