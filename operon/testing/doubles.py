@@ -20,8 +20,7 @@ def double(operation: Any, fn: Callable[..., Any]) -> Generator[None]:
     """Puts a function in the place of an operation's own, which is back afterwards. InvocationError where it cannot."""
     is_async = inspect.iscoroutinefunction(fn)
     new: dict[str, Any]
-    kind = operation
-    match kind:
+    match operation:
         case Communicator():
             new = {"fn": fn, "is_async": is_async}
         case Transaction() if is_async:
@@ -34,9 +33,10 @@ def double(operation: Any, fn: Callable[..., Any]) -> Generator[None]:
                 hint="a workflow is what is tested; double the steps that it calls",
             )
     operation.signature.check()  # of the real one: it is read when it is first asked for
-    real = {name: getattr(operation, name) for name in new}
-    vars(operation).update(new)
+    attributes: dict[str, Any] = operation.__dict__
+    real = {name: attributes[name] for name in new}
+    attributes.update(new)
     try:
         yield
     finally:
-        vars(operation).update(real)
+        attributes.update(real)
