@@ -23,28 +23,11 @@ create or replace function operon.clock() returns timestamptz language sql volat
 """
 
 
-_hasty: set[str] = set()
-
-
 async def embedded_server(folder: Path) -> str:
-    """A server that stays for the next test run.
-
-    It does not wait for the disk: removing a database takes a tenth of the time, and when the machine dies the folder
-    can be removed too. Whatever the processes on it do is as durable as ever.
-    """
+    """A server that stays for the next test run."""
     from operon.database import embedded
 
-    server = await embedded.start(folder, production=False)
-    if server not in _hasty:
-        connection = await connect(server)
-        try:
-            if await connection.fetchval("select current_setting('fsync')") == "on":
-                await connection.execute("alter system set fsync = off")
-                await connection.execute("select pg_reload_conf()")
-        finally:
-            await connection.close()
-        _hasty.add(server)
-    return server
+    return await embedded.start(folder, production=False)
 
 
 async def move_clock(connection: Connection, seconds: float) -> None:

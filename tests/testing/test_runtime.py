@@ -113,7 +113,7 @@ async def test_each_runtime_has_a_database_of_its_own_which_is_removed(server: s
         names = {urlsplit(runtime.database_url).path.strip("/") for runtime in (first, second)}
         assert await second.fetchval("select count(*) from operon.workflows") == 0
 
-    await stock_of(server).removed()
+    await stock_of(server).rest()
     listed = await testbed.fetch(server, "select datname from pg_database where datname = any ($1)", list(names))
     assert len(names) == 2
     assert listed == []
