@@ -1,8 +1,8 @@
 """Private databases for the tests of this process, in stock: taking one costs a look, giving one back nothing.
 
-Making a database out of the migrated template takes Postgres some 50 ms of a processor, removing one waits for the disk.
-Both happen here beside the tests, on two connections, in a thread of its own, which outlives the event loops that come
-and go with them. Who takes a second database will take more: from then on one is made ahead.
+Making a database out of the migrated template takes Postgres some 50 ms of a processor, and removing one waits for the
+disk. Both happen here beside the tests, on two connections, in a thread of its own, which outlives the event loops that
+come and go with them. Who takes a second database will take more: from then on one is made ahead.
 
 What was made here is removed by the end of the process, and nothing else ever is. A process that is killed leaves its
 last databases behind.

@@ -189,14 +189,14 @@ class TestRuntime:
                 crashed = self.executor.crash_after(checkpoint) if checkpoint else None
                 yield checkpoint
                 if crashed is not None and not crashed():
-                    return
+                    break
                 await self._close()
                 self._stock.give_back(self._name)
                 checkpoint += 1
         finally:
             self._stock.give_back(snapshot)
-            await self._close()
-            await self._open()
+        await self._close()  # not when the loop was left: then this run goes on
+        await self._open()
 
     async def settled(self, timeout: float = clock.REST_SECONDS) -> None:
         """Waits until every workflow waits durably or has ended. OperonError if one does not, in so many seconds."""

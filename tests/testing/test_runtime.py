@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -105,6 +106,18 @@ async def test_a_second_runtime_on_the_same_database_sees_what_the_first_one_did
             earlier = second.context().retrieve_workflow(handle.workflow_uuid)
 
             assert await earlier.get_result() == "clerk 100"
+
+
+async def test_the_crashes_may_be_left_in_the_middle() -> None:
+    async with TestRuntime(__name__) as runtime:
+        async for crash in runtime.crash_everywhere():
+            if crash == 1:
+                break
+        gc.collect()  # and with it the rest of the loop
+
+        doubled = [await runtime.invoke(double_it, number) for number in range(20)]
+
+    assert doubled == [2 * number for number in range(20)]
 
 
 async def test_each_runtime_has_a_database_of_its_own_which_is_removed(server: str) -> None:
