@@ -17,17 +17,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import recovery, report
+from bench import messaging, recovery, report, waiting
 from bench.cells import Cell, CellFailed, Figures, System, count_round_trips, run_cell
 from bench.peers import environment
 from bench.postgres import Server, fdatasync_us, server
 
 LOADS = ("W1", "W2", "W3", "W3sql")
-WORKLOADS = (*LOADS, "W6")
+WORKLOADS = (*LOADS, "W4", "W5", "W6", "W7")
 README = Path(__file__).parent / "README.md"
 
 # A run that takes longer has met something that is not the subject: what is left is skipped, and said so.
 RUN_SECONDS_MAX = 480.0
+
+# What is not in the plan of a run is a run of its own: `--only W5 --waiting 1000000`.
+PEER_WAITING_MAX = 10_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,10 +44,14 @@ class Plan:
     warm_up_seconds: float
     crashed_workflows: int
     crashed_workflows_of_peer: int
+    messages: int
+    messages_of_peer: int
+    waiting_workflows: int
+    waiting_workflows_of_peer: int
 
 
-FULL = Plan(WORKLOADS, (1, 32, 256), (1, 32, 256), 3.0, 0.5, 10_000, 2_000)
-QUICK = Plan(WORKLOADS, (1, 32), (1,), 1.0, 0.3, 1_000, 500)
+FULL = Plan(WORKLOADS, (1, 32, 256), (1, 32, 256), 3.0, 0.5, 10_000, 2_000, 1_000, 200, 10_000, 2_000)
+QUICK = Plan(WORKLOADS, (1, 32), (1,), 1.0, 0.3, 1_000, 500, 100, 50, 1_000, 200)
 
 OPERON = System(
     "operon",
@@ -53,7 +60,10 @@ OPERON = System(
         "W2": "bench.steps",
         "W3": "bench.transactions",
         "W3sql": "bench.transactions",
+        "W4": "bench.correspondents",
+        "W5": "bench.crowd",
         "W6": "bench.interrupted",
+        "W7": "bench.correspondents",
     },
 )
 FLOOR = System("floor", dict.fromkeys(LOADS, "bench.floor"))
@@ -61,7 +71,12 @@ FLOOR_BATCHED = System("floor batched", dict.fromkeys(("W1", "W2", "W3sql"), "be
 
 
 def dbos() -> System:
-    modules = {**dict.fromkeys(("W1", "W2", "W3"), "bench.peers.dbos_bench"), "W6": "bench.peers.dbos_recovery"}
+    modules = {
+        **dict.fromkeys(("W1", "W2", "W3"), "bench.peers.dbos_bench"),
+        **dict.fromkeys(("W4", "W7"), "bench.peers.dbos_correspondents"),
+        "W5": "bench.peers.dbos_crowd",
+        "W6": "bench.peers.dbos_recovery",
+    }
     return System("dbos", modules, python=environment.python_of("dbos"))
 
 
@@ -78,6 +93,8 @@ class Run:
         self._rounds = rounds
         self._deadline = time.monotonic() + rounds * RUN_SECONDS_MAX
         self.figures: list[Figures] = []
+        self.passages: list[messaging.Passage] = []
+        self.crowds: list[waiting.Crowd] = []
         self.recoveries: list[recovery.Recovery] = []
         self.failures: list[str] = []
 
@@ -135,11 +152,7 @@ class Run:
 
     async def recovery(self) -> None:
         """W6 on every system that recovers."""
-        if "W6" not in self._plan.workloads:
-            return
-        for system in self._systems:
-            if "W6" not in system.modules:
-                continue
+        for system in self._in("W6"):
             peer = system is not OPERON
             workflows = self._plan.crashed_workflows_of_peer if peer else self._plan.crashed_workflows
             try:
@@ -149,6 +162,43 @@ class Run:
                 continue
             self.recoveries.append(done)
             progress(f"W6, {system.name}: {workflows:,} finished {done.launched:.2f} s after the launch")
+
+    async def messages(self) -> None:
+        """W4 and W7 on every system that has messages; each load on all of them before the next."""
+        for load in messaging.LOADS:
+            for system in self._in("W7" if load == "W7" else "W4"):
+                module = system.modules["W7" if load == "W7" else "W4"]
+                count = self._plan.messages if system is OPERON else self._plan.messages_of_peer
+                if load == messaging.PARKED and system is not OPERON:
+                    continue  # it keeps in memory whoever waits
+                try:
+                    done = await messaging.pass_messages(self._server, system, module, load, count)
+                except CellFailed as failure:
+                    self._failed(f"{load}, {system.name}", str(failure))
+                    continue
+                self.passages.append(done)
+                progress(f"{load}, {system.name}: p50 {report.number(done.p50_ms)} ms")
+
+    async def waiting(self) -> None:
+        """W5 on every system that has messages."""
+        for system in self._in("W5"):
+            peer = system is not OPERON
+            workflows = self._plan.waiting_workflows_of_peer if peer else self._plan.waiting_workflows
+            for role in ("live",) if peer else ("live", "parked"):
+                if role == "live" and workflows > waiting.LIVE_MAX:
+                    continue
+                try:
+                    done = await waiting.wait(self._server, system, system.modules["W5"], role, workflows)
+                except CellFailed as failure:
+                    self._failed(f"W5 {role}, {system.name}", str(failure))
+                    continue
+                self.crowds.append(done)
+                progress(f"W5 {role}, {system.name}: {workflows:,} woken and finished in {done.finished_seconds:.2f} s")
+
+    def _in(self, workload: str) -> list[System]:
+        """The systems that have a workload, if it is to be run."""
+        chosen = workload in self._plan.workloads
+        return [system for system in self._systems if chosen and workload in system.modules]
 
     def _failed(self, label: str, why: str) -> None:
         self.failures.append(f"{label}: {why}")
@@ -176,14 +226,21 @@ async def main(options: argparse.Namespace) -> int:
     plan = dataclasses.replace(QUICK if options.quick else FULL, workloads=tuple(options.only))
     if options.seconds:
         plan = dataclasses.replace(plan, seconds=options.seconds)
+    if options.waiting:
+        of_peer = min(options.waiting, PEER_WAITING_MAX)
+        plan = dataclasses.replace(plan, waiting_workflows=options.waiting, waiting_workflows_of_peer=of_peer)
     systems = [OPERON, *(PEERS[name]() for name in options.peers), FLOOR, FLOOR_BATCHED]
     async with server(options.database_url) as on:
         facts = await machine(on)
         run = Run(on, plan, systems, options.rounds)
         await run.loads()
+        await run.messages()
+        await run.waiting()
         await run.recovery()
     parts = [report.facts_line(facts)]
     parts += [report.table(run.figures)] if run.figures else []
+    parts += [report.messages_table(run.passages)] if run.passages else []
+    parts += [report.waiting_table(run.crowds)] if run.crowds else []
     parts += [report.recovery_table(run.recoveries)] if run.recoveries else []
     results = "\n\n".join(parts)
     print(results)
@@ -200,6 +257,8 @@ def as_json(facts: dict[str, str], run: Run) -> dict[str, Any]:
     return {
         "machine": facts,
         "cells": [dataclasses.asdict(figures) for figures in run.figures],
+        "messages": [dataclasses.asdict(passage) for passage in run.passages],
+        "waiting": [dataclasses.asdict(crowd) for crowd in run.crowds],
         "recovery": [dataclasses.asdict(recovery) for recovery in run.recoveries],
         "failures": run.failures,
     }
@@ -207,12 +266,13 @@ def as_json(facts: dict[str, str], run: Run) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute: 1 s per cell, 1 and 32 at once, no peer")
+    parser.add_argument("--quick", action="store_true", help="a minute: 1 s per cell, 1 and 32 at once, no peer")
     parser.add_argument("--only", type=names(WORKLOADS), default=WORKLOADS, help="such as W1,W2")
     parser.add_argument("--seconds", type=float, help="per cell; 3 by default, 1 with --quick")
     parser.add_argument(
         "--rounds", type=int, default=1, help="run each cell so often and keep the median; 1 by default"
     )
+    parser.add_argument("--waiting", type=int, help="W5's workflows; 10,000 by default, for 1,000,000 allow an hour")
     parser.add_argument("--peers", type=names(tuple(PEERS)), help="dbos or none; dbos by default, none with --quick")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")

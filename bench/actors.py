@@ -12,11 +12,11 @@ import gc
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from actors import Actor, ChildSpec, DynamicSupervisor, Reply, Supervisor
+from bench.harness import resident_bytes
 
 ROUNDS = 5
 IDLE_CHILDREN = 100_000
@@ -90,14 +90,6 @@ async def idle_bytes() -> tuple[float, float, float]:
         begin = perf_counter()
         await supervisor.stop_all()
         return each, spawned, perf_counter() - begin
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process. Linux only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1_024
-    raise RuntimeError("this system does not say how much memory is resident")
 
 
 def report(loop: str, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 DATABASE_URL = "BENCH_DATABASE_URL"  # in the environment, not in the arguments, which every user of a machine can read
@@ -117,6 +118,14 @@ async def measure(task: Task, one: One, *, batch: int = 1, round_trips: RoundTri
         round_trips=round_trips() - before if round_trips else None,
     )
     await parent_says_go({"bench": "done", **asdict(timing)})
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process. Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1_024
+    raise RuntimeError("this system does not say how much memory is resident")
 
 
 def percentile(ordered: list[float], fraction: float) -> float:

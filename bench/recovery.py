@@ -21,10 +21,9 @@ from typing import Any
 
 import asyncpg
 
-from bench import cells
+from bench import cells, tables
 from bench.postgres import Server
 
-POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 150.0
 
 
@@ -41,31 +40,15 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What to ask the tables of a system. All that this benchmark knows of anybody's schema is in two of these."""
+    """What to ask the tables of a system."""
 
     finished: Callable[[Any], Awaitable[int]]
     predecessor_is_dead: Callable[[Any], Awaitable[bool]] | None
 
 
-async def operon_finished(connection: Any) -> int:
-    count: int = await connection.fetchval("select count(*) from operon.workflows where status = 1")  # SUCCESS
-    return count
-
-
-async def operon_predecessor_is_dead(connection: Any) -> bool:
-    """Whether of A and B only B is not declared dead; asked when B is up, so its row is there."""
-    alive: int = await connection.fetchval("select count(*) from operon.executors where state <> 2")
-    return alive <= 1
-
-
-async def dbos_finished(connection: Any) -> int:
-    count: int = await connection.fetchval("select count(*) from dbos.workflow_status where status = 'SUCCESS'")
-    return count
-
-
 TABLES = {
-    "operon": Tables(operon_finished, operon_predecessor_is_dead),
-    "dbos": Tables(dbos_finished, None),
+    "operon": Tables(tables.operon_finished, tables.operon_predecessor_is_dead),
+    "dbos": Tables(tables.dbos_finished, None),
 }
 
 
@@ -74,7 +57,7 @@ async def recover(server: Server, system: cells.System, module: str, workflows: 
     database = f"{system.database}_recovery"
     url = await server.create_database(database)
     connection = await asyncpg.connect(url)
-    tables = TABLES[system.name]
+    asked = TABLES[system.name]
     arguments = ("--workflows", str(workflows))
     try:
         async with asyncio.timeout(GIVE_UP_SECONDS):
@@ -85,17 +68,15 @@ async def recover(server: Server, system: cells.System, module: str, workflows: 
                 await recovering.hears("ready")
                 launched = time.perf_counter()
                 dead = None
-                if tables.predecessor_is_dead:
-                    while not await tables.predecessor_is_dead(connection):  # noqa: ASYNC110 - no event in here
-                        await asyncio.sleep(POLL_SECONDS)
+                if asked.predecessor_is_dead:
+                    while not await asked.predecessor_is_dead(connection):  # noqa: ASYNC110 - no event in here
+                        await asyncio.sleep(tables.POLL_SECONDS)
                     dead = time.perf_counter()
-                # A poll of rows: the only thing that two frameworks have in common is that they have tables.
-                while await tables.finished(connection) < workflows:  # noqa: ASYNC110
-                    await asyncio.sleep(POLL_SECONDS)
+                await tables.until(lambda: asked.finished(connection), workflows)
                 done = time.perf_counter()
     except TimeoutError:
         raise cells.CellFailed(
-            f"{await tables.finished(connection)} of {workflows} finished after {GIVE_UP_SECONDS:.0f} s"
+            f"{await asked.finished(connection)} of {workflows} finished after {GIVE_UP_SECONDS:.0f} s"
         ) from None
     finally:
         await connection.close()

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.cells import Figures
+from bench.messaging import LOADS, Passage
 from bench.recovery import Recovery
+from bench.waiting import Crowd
 
 FLOOR, PEER = "floor", "dbos"
 SYSTEMS = ("operon", PEER, FLOOR, "floor batched")
@@ -40,6 +42,33 @@ def row(f: Figures, speed: Mapping[tuple[str, str, int], float]) -> tuple[str, .
         *(number(f.commits), number(f.transactions), number(f.wal_bytes), number(f.round_trips)),
         *(number(f.client_cpu_us), number(f.server_cpu_us), number(f.other_cores)),
     )
+
+
+def messages_table(passages: Sequence[Passage]) -> str:
+    headers = ("W4, W7", "load", "messages", "p50 ms", "p99 ms", "x faster than DBOS")
+    peer = {passage.load.split()[0]: passage.p50_ms for passage in passages if passage.system == PEER}
+    ordered = sorted(passages, key=lambda p: (LOADS.index(p.load), SYSTEMS.index(p.system)))
+    rows = []
+    for p in ordered:
+        faster = ratio(peer.get(p.load.split()[0], 0.0), p.p50_ms) if peer.get(p.load.split()[0]) else "-"
+        rows.append((p.system, p.load, f"{p.count:,}", number(p.p50_ms), number(p.p99_ms), faster))
+    return markdown(headers, rows)
+
+
+def waiting_table(crowds: Sequence[Crowd]) -> str:
+    headers = (
+        *("W5", "waiting", "workflows", "started /s", "parked /s", "bytes each", "before MB"),
+        *("woken and finished, s", "wf/s"),
+    )
+    rows = (
+        (
+            *(c.system, c.role, f"{c.workflows:,}", number(c.started_per_second), number(c.parked_per_second)),
+            *(number(c.bytes_each), number(c.resident_bytes / 1e6)),
+            *(number(c.finished_seconds), number(c.finished_per_second)),
+        )
+        for c in crowds
+    )
+    return markdown(headers, rows)
 
 
 def recovery_table(recoveries: Sequence[Recovery]) -> str:

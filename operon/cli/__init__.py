@@ -10,10 +10,10 @@ from __future__ import annotations
 import click
 
 from operon import __version__
-from operon.cli import config, doctor, init, migrate, openapi, postgres, start, workflow
+from operon.cli import config, control, doctor, init, migrate, openapi, postgres, start, workflow
 from operon.cli.failure import Commands
 
-__all__ = ["main"]
+__all__ = ["control", "main"]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -40,7 +40,7 @@ def moment(text: str) -> datetime:
 
 @click.group()
 def workflow() -> None:
-    """Looks at workflows. Nothing here changes anything."""
+    """Looks at workflows; cancels and resumes them."""
 
 
 @workflow.command("list")

@@ -218,6 +218,12 @@ class Batch:
         part.bells = self.bells
         return part
 
+    def release(self) -> None:
+        """Lets go of its records, when they are durable and nobody looks at them any more. Who waits keeps the rest."""
+        for column in COLUMNS:
+            setattr(self, column, ())
+        self.mail = None
+
     def settle(self, error: BaseException | None = None) -> None:
         """Tells everyone who waits that the batch is durable, or why it will never be."""
         self.done = True
@@ -241,6 +247,9 @@ class Batch:
     def __repr__(self) -> str:
         state = "done" if self.done else f"{len(self.waiters)} waiting"
         return f"<Batch {len(self.s_uuid)} starts, {len(self.c_uuid)} checkpoints, {len(self.f_uuid)} ends, {state}>"
+
+
+COLUMNS = tuple(name for name in Batch.__slots__ if name[:2] in ("s_", "c_", "f_"))
 
 
 def dense(sparse: Sparse, rows: int) -> list[Any] | None:

@@ -11,12 +11,14 @@ order by asked.n, found.sequence
 
 -- name: waiting
 -- Of these workflows, each with a topic, those that have a message.
+-- The limit keeps this to one look each, by the primary key; joined, it reads every message of everybody.
 select distinct asked.destination
 from unnest($1::uuid[], $2::text[]) as asked (destination, topic)
-where exists (
+cross join lateral (
     select from operon.notifications m
     where m.destination = asked.destination and m.topic is not distinct from asked.topic
-)
+    limit 1
+) as found
 
 -- name: event
 -- An event of a workflow, and what is known of the workflow; no row for an unknown one.
@@ -35,8 +37,9 @@ join operon.events e on e.workflow_uuid = asked.workflow_uuid and e.key = asked.
 -- What was sent and never received by the time its workflow had finished.
 with left_over as (
     select m.destination, m.sequence from operon.notifications m
-    join operon.workflows w on w.workflow_uuid = m.destination
-    where w.status in (1, 2)
+    cross join lateral (
+        select from operon.workflows w where w.workflow_uuid = m.destination and w.status in (1, 2) limit 1
+    ) as finished
     limit 1000
 ), gone as (
     delete from operon.notifications m using left_over l

@@ -176,7 +176,7 @@ class Committer:
 
     def unpark(self, workflow_uuid: UUID) -> None:
         """Records that a workflow goes on which the database has, or is about to have, as parked."""
-        batch = self._open(0)
+        batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
         mail = batch.letters()
         mail.parks.pop(workflow_uuid, None)
         mail.unparked.append(workflow_uuid)
@@ -264,6 +264,7 @@ class Committer:
             batch.settle()
             if batch.mail is not None or batch.woken:
                 self._on_mail(batch)
+            batch.release()
 
     async def _flush(self, batch: Batch) -> None:
         failures = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from operon.database.mail import Park
@@ -81,7 +82,7 @@ class Parker:
         now = asyncio.get_running_loop().time()
         pressed = self._pressed
         done = 0
-        for actor, since in list(self._waiting.items()):
+        for actor, since in list(islice(self._waiting.items(), 2 * SWEEP_MAX)):
             late = pressed or now - since >= self._after
             if not late and not self._at_once(actor):
                 continue

@@ -140,6 +140,10 @@ class WorkflowActor:
             journal.closed = True
             await self._finish(journal, status, output, error)
         except Evicted as evicted:
+            if evicted.__cause__ is None:
+                # Told to go. Its frames refer to it in a circle; as an ordinary end nothing waits for the collector.
+                evicted.__traceback__ = None
+                return
             raise_crash(self, evicted)
         except BaseExceptionGroup as group:  # out of a task group of the workflow's
             if (stopped := group.subgroup(StopActor)) is None:
@@ -147,6 +151,7 @@ class WorkflowActor:
             raise_crash(self, first_of(stopped))
         finally:
             journal.close()
+            self.waits = None
             if timer is not None:
                 timer.cancel()
 
@@ -243,6 +248,8 @@ class WorkflowActor:
 
     async def pause(self, wait: Wait) -> None:
         """Waits until somebody rings."""
+        if self.begun is not None and self.begun[0].done:
+            self.begun = None  # or whoever waits would keep the records of everybody who began with it
         if self.waits is None:
             self.waits = Waits(self._incarnation.timers, lambda: self._incarnation.parker.changed(self))
         await self.waits.pause(wait)

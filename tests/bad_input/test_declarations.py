@@ -219,7 +219,7 @@ def test_an_unknown_setting_is_refused_with_the_one_that_was_meant(keyword: str,
 )
 def test_a_setting_of_the_wrong_kind_is_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(operon.ConfigurationError, match=next(iter(settings))) as refused:
-        Operon(Box, **settings)
+        _ = Operon(Box, **settings).settings
 
     assert refused.value.hint
 
@@ -228,7 +228,7 @@ def test_a_setting_of_the_environment_is_checked_like_any_other(monkeypatch: pyt
     monkeypatch.setenv("OPERON_POOL_SIZE", "many")
 
     with pytest.raises(operon.ConfigurationError, match="pool_size"):
-        Operon(Box)
+        _ = Operon(Box).settings
 
 
 async def test_an_embedded_postgres_is_refused_in_production(tmp_path: Any) -> None:

@@ -249,3 +249,34 @@ async def test_a_page_of_many_workflows_is_one_pass_without_a_sort_of_them_all(d
     plan = "\n".join(row[0] for row in rows)
     assert "external" not in plan  # a sort on disk
     assert "top-N" in plan
+
+
+@operon.workflow
+async def listens(ctx: operon.WorkflowContext) -> str:
+    return str(await ctx.recv())
+
+
+async def test_a_workflow_is_cancelled_and_resumed_from_the_command_line(runtime: TestRuntime) -> None:
+    handle = await listens(runtime.context)
+    uuid = str(handle.workflow_uuid)
+
+    cancelled = await ask(runtime, "cancel", uuid)
+    with pytest.raises(operon.WorkflowCancelledError):
+        await handle.get_result()
+    again = await ask(runtime, "cancel", uuid)
+    resumed = await ask(runtime, "resume", uuid, "--json")
+    await runtime.context.send(uuid, "hello")
+
+    assert cancelled.out == f"cancelled {uuid}\n"
+    assert again.code == 1
+    assert "is CANCELLED" in again.err
+    assert resumed.json == {"resumed": [uuid]}
+    assert await handle.get_result() == "hello"
+
+
+async def test_an_unknown_workflow_is_neither_cancelled_nor_resumed(runtime: TestRuntime) -> None:
+    for action in ("cancel", "resume"):
+        refused = await ask(runtime, action, "01890000-0000-7000-8000-000000000000")
+
+        assert refused.code == 1
+        assert "there is no workflow" in refused.err

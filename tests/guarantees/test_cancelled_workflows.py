@@ -207,7 +207,7 @@ async def test_a_pause_between_attempts_ends(runtime: TestRuntime) -> None:
 
 async def test_children_are_cancelled_and_resumed_with_their_parent(runtime: TestRuntime) -> None:
     handle = await parent(runtime.context)
-    child = UUID(await runtime.context.get_event(handle.workflow_uuid, STATUS))
+    child = UUID(str(await runtime.context.get_event(handle.workflow_uuid, STATUS)))
     await settled(runtime, child)
     await settled(runtime, handle.workflow_uuid)
 

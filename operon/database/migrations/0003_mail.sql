@@ -33,6 +33,8 @@ declare
     affected bigint;
     fresh bigint[]; -- messages whose idempotency key was new
     others uuid[];
+    woke boolean[];
+    told smallint[];
     parked uuid[];
     held uuid[]; -- those they wait for, locked
     ready uuid[]; -- those for whom it is there already
@@ -88,62 +90,65 @@ begin
             select array_agg(wanted.n) into fresh
             from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
         end if;
-        with letter as materialized (
-            select u.*, w.status, w.owner, w.wait_kind, pg_catalog.row_number() over (partition by u.destination order by u.n) as nth,
-                w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
-            from unnest(m_sender, m_destination, m_topic, m_body, m_key, m_keep, m_traceparent) with ordinality
-                as u (sender, destination, topic, body, key, keep, traceparent, n)
-            left join operon.workflows w on w.workflow_uuid = u.destination
-        ), box as materialized (
-            -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
-            select d.destination, x.oldest,
-                case when x.newest - x.oldest < mailbox_limit - 200 then 0 else (
-                    select count(*) from (
-                        select from operon.notifications n where n.destination = d.destination limit mailbox_limit
-                    ) as counted
-                ) end as waiting
-            from (select distinct letter.destination from letter where letter.status = 0) as d
-            cross join lateral (
-                select min(n.sequence) as oldest, max(n.sequence) as newest
-                from operon.notifications n where n.destination = d.destination
-            ) as x
-        ), judged as materialized (
-            select l.*, b.oldest,
-                case when l.status is null then 4
-                    when l.status <> 0 then case when l.keep then 7 else 5 end
-                    when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
-                    when b.waiting + l.nth > mailbox_limit then 6
-                    else 0 end as code
-            from letter l left join box b on b.destination = l.destination
-        ), numbered as materialized (
-            select o.*, pg_catalog.nextval('operon.notifications_sequence_seq') as sequence
-            from (select * from judged where judged.code in (0, 5, 7) order by judged.n) as o
-        ), posted as (
-            insert into operon.notifications (destination, sequence, woke, topic, sender, traceparent, body)
-            overriding system value
-            select o.destination, o.sequence, o.woke, o.topic, o.sender, o.traceparent, o.body
-            from numbered o where o.code = 0 order by o.n
-        ), buried as (
-            insert into operon.dead_letters (destination, sequence, sent_at, topic, sender, body, reason)
-            select o.destination, o.sequence, clock_timestamp(), o.topic, o.sender, o.body, 'finished'
-            from numbered o where o.code <> 0
-        ), forgotten as (
-            delete from operon.notification_keys k using judged j
-            where j.code = 6 and j.n = any (fresh) and k.destination = j.destination and k.key = j.key
-        )
-        select
-            -- 1 and 2: to one of ours, which has to be told; 2: and nothing else is in its mailbox.
+        -- One look at all of them, in order. `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in
+        -- its mailbox.
+        select array_agg(j.code), array_agg(j.woke),
+            array_agg(case when j.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end),
             array_agg(
                 case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
                     then case when j.nth = 1 and j.oldest is null then 2 else 1 end
-                    else j.code end order by j.n
+                    else j.code end
             ),
-            array_agg(o.sequence order by j.n),
             array_agg(distinct j.destination) filter (
                 where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
             )
-        into codes, sequences, others
-        from judged j left join numbered o on o.n = j.n;
+        into codes, woke, sequences, told, others
+        from (
+            select l.*, x.oldest,
+                case when l.status is null then 4
+                    when l.status <> 0 then case
+                        when l.key is not null and exists (
+                            select from operon.notification_keys k where k.destination = l.destination and k.key = l.key
+                        ) then 3
+                        when l.keep then 7 else 5 end
+                    when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
+                    -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
+                    when l.nth > mailbox_limit or x.newest - x.oldest >= mailbox_limit - 200 and l.nth + (
+                        select count(*) from (
+                            select from operon.notifications n where n.destination = l.destination limit mailbox_limit
+                        ) as counted
+                    ) > mailbox_limit then 6
+                    else 0 end as code
+            from (
+                select u.*, w.status, w.owner, w.wait_kind,
+                    pg_catalog.row_number() over (partition by u.destination order by u.n) as nth,
+                    w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
+                from unnest(m_destination, m_topic, m_key, m_keep) with ordinality as u (destination, topic, key, keep, n)
+                left join operon.workflows w on w.workflow_uuid = u.destination
+            ) as l
+            left join lateral (
+                select min(n.sequence) as oldest, max(n.sequence) as newest
+                from operon.notifications n where n.destination = l.destination
+            ) as x on l.status = 0
+            order by l.n
+        ) as j;
+        insert into operon.notifications (destination, sequence, woke, topic, sender, traceparent, body)
+        overriding system value
+        select u.destination, u.sequence, u.woke, u.topic, u.sender, u.traceparent, u.body
+        from unnest(codes, m_destination, sequences, woke, m_topic, m_sender, m_traceparent, m_body)
+            as u (code, destination, sequence, woke, topic, sender, traceparent, body)
+        where u.code = 0;
+        if codes && '{5,6,7}' then
+            insert into operon.dead_letters (destination, sequence, sent_at, topic, sender, body, reason)
+            select u.destination, u.sequence, clock_timestamp(), u.topic, u.sender, u.body, 'finished'
+            from unnest(codes, m_destination, sequences, m_topic, m_sender, m_body)
+                as u (code, destination, sequence, topic, sender, body)
+            where u.code in (5, 7);
+            delete from operon.notification_keys k
+            using unnest(codes, m_destination, m_key) with ordinality as u (code, destination, key, n)
+            where u.code = 6 and u.n = any (fresh) and k.destination = u.destination and k.key = u.key;
+        end if;
+        codes := told;
 
         insert into operon.checkpoints (workflow_uuid, step, kind, name, output, started_at, seen)
         select u.sender, u.step, 10, coalesce(u.topic, ''),
