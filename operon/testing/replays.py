@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 
 from operon.database import checkpoints, testbed, workflows
-from operon.errors import NondeterminismError
+from operon.errors import DatabaseUnavailable, NondeterminismError
 from operon.runtime.executor import Executor
 from operon.runtime.replay import Difference, replay
 
+READ_SECONDS = 30.0
 REPLAYS_MAX = 1_000  # the latest ones; a test that starts more repeats itself
 SHOWN = 3  # of the differences
 
@@ -16,11 +18,17 @@ SHOWN = 3  # of the differences
 async def check_replay(executor: Executor) -> int:
     """Replays every workflow that ended; gives how many. Raises NondeterminismError."""
     incarnation = executor.incarnation
-    await incarnation.committer.drained()  # an end is told before it is recorded
-    async with incarnation.look_ups.connection() as connection:
-        ended = await workflows.finished(connection, list(incarnation.catalog.operations), REPLAYS_MAX)
-        history = await checkpoints.history(connection, [workflow.row.workflow_uuid for workflow in ended])
-        moves = await testbed.moves(connection)
+    try:
+        async with asyncio.timeout(READ_SECONDS), incarnation.look_ups.connection() as connection:
+            await incarnation.committer.drained()  # an end is told before it is recorded
+            ended = await workflows.finished(connection, list(incarnation.catalog.operations), REPLAYS_MAX)
+            history = await checkpoints.history(connection, [workflow.row.workflow_uuid for workflow in ended])
+            moves = await testbed.moves(connection)
+    except TimeoutError:
+        raise DatabaseUnavailable(
+            f"the database has not said in {READ_SECONDS:g} s which workflows there are to replay",
+            hint="a test that leaves its database broken says check_replay=False",
+        ) from None
     differences: list[Difference] = []
     for workflow in ended:
         recorded = history.get(workflow.row.workflow_uuid, [])
