@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from quart import Quart, Response, has_request_context
 from quart.globals import request_ctx
+from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
@@ -35,7 +36,7 @@ from operon.masking import masked_logger
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
 
-__all__ = ["Quart", "build", "serve"]
+__all__ = ["HttpClient", "Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
 

@@ -49,12 +49,18 @@ class Activator:
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
         self._complaint = ""
+        self._working = False
         self.activated = 0
 
     def ring(self) -> None:
         """There may be something to claim: look now."""
         self._look_wanted = True
         self._rung.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it looks or is about to, or has workflows to bring back."""
+        return self._working or self._look_wanted or bool(self._woken)
 
     def wake(self, workflow_uuid: UUID) -> None:
         """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
@@ -100,6 +106,7 @@ class Activator:
         started()
         while True:
             self._rung.clear()
+            self._working = True
             try:
                 await self._work()
             except Exception as error:
@@ -108,6 +115,7 @@ class Activator:
                 self._incarnation.lease.shaken()
                 self._look_wanted = True
                 self._complain(f"{type(error).__name__}: {error}")
+            self._working = False
             try:
                 async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._rung.wait()

@@ -377,9 +377,14 @@ class Committer:
         self._queue.clear()
         self._on_fenced()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being made durable, and nothing waits to be."""
+        return not (self._busy or self._queue or self._current.records)
+
     async def drained(self) -> None:
         """Waits until everything that was appended so far is durable, or never will be."""
-        if not self._fenced and (self._busy or self._queue or self._current.records):
+        if not self._fenced and not self.idle:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._current.waiters.append(waiter)
             self._wake()

@@ -228,6 +228,12 @@ class Executor:
         if self._replacing is not None:
             await self._replacing
 
+    @property
+    def resting(self) -> bool:
+        """Whether every workflow that lives here waits durably, and no crash is under way."""
+        crashes = (self._crashing, self._replacing)
+        return all(task is None or task.done() for task in crashes) and self.incarnation.resting
+
     def crash_after(self, checkpoint: int) -> Callable[[], bool]:
         """Crashes once, when that many steps have been recorded; gives whether it has happened."""
         left = checkpoint

@@ -207,6 +207,25 @@ class Incarnation:
         logger.error("%s", error)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 
+    # ------------------------------------------------------------------ time and rest, for tests
+
+    async def look_at_the_clock(self) -> None:
+        """The database's clock was moved: what is due by now is called back, and what is parked is looked for."""
+        self.clock.sample(await self.look_ups.ask(executors.clock))
+        self.timers.look()
+        self.activator.ring()
+
+    @property
+    def resting(self) -> bool:
+        """Whether every workflow that lives here waits durably, and all of it is recorded."""
+        return (
+            not self._fenced
+            and self.committer.idle
+            and not self.activator.busy
+            and not self.transactions.busy
+            and all(actor.resting for actor in self.live.values())
+        )
+
     # ------------------------------------------------------------------ bells
 
     def tell(self, batch: Batch | None, workflow_uuid: UUID, *, forget: bool = False) -> None:

@@ -63,6 +63,17 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
+    def look(self) -> None:
+        """The clock was moved: calls back at once what is due by now."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._fire()
+
+    def after(self, moment: float) -> float | None:
+        """The first deadline after a moment."""
+        deadlines = (deadline for deadline, _, timer in self._heap if timer.callback is not None and deadline > moment)
+        return min(deadlines, default=None)
+
     def close(self) -> None:
         """Nothing is called any more."""
         self._heap.clear()

@@ -129,7 +129,7 @@ class WorkflowActor:
                 await journal.durable()
                 if self.workflow_uuid in self.gate.taken:
                     raise Fenced(f"workflow {self.workflow_uuid} was started before")
-            status, output, error = await self._outcome(journal)
+            status, output, error = await self.outcome(journal)
             if status != CANCELLED:
                 journal.finished()
             if journal.stopped is not None:
@@ -168,10 +168,11 @@ class WorkflowActor:
         history, self._history = self._history, None
         return history
 
-    async def _outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+    async def outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+        """Runs the body to its end: status, output and error, as they are stored."""
         incarnation = self._incarnation
         operation = self.operation
-        invoker = StepInvoker(incarnation, self, journal)
+        invoker = self.door(journal)
         ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
         try:
             if self.arguments is not None:
@@ -194,6 +195,10 @@ class WorkflowActor:
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
                 return ERROR, None, encode_error(error)
             raise
+
+    def door(self, journal: Journal) -> StepInvoker:
+        """What the calls of the body go through; a replay for a test has one that runs nothing."""
+        return StepInvoker(self._incarnation, self, journal)
 
     async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:
         committer = self._incarnation.committer
@@ -231,6 +236,16 @@ class WorkflowActor:
             and 0 < len(self.waits) == self.journal.outstanding
             and not self.waits.unheard
         )
+
+    @property
+    def resting(self) -> bool:
+        """Whether all its branches wait, durably or between the attempts of a communicator, and nobody has rung."""
+        if self.journal is None or self.journal.halted is not None:
+            return False
+        waits, pauses = self.waits, self._resting or ()
+        waiting = len(pauses) + (0 if waits is None else len(waits))
+        rung = any(bell.unheard for bell in pauses) or (waits is not None and waits.unheard)
+        return 0 < waiting == self.journal.outstanding and not rung
 
     @property
     def awaited_topics(self) -> set[str | None]:
@@ -296,15 +311,15 @@ class WorkflowActor:
         """A pause between attempts: it ends when the workflow is taken down, and a drain does not wait for it."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
+        timer = self._incarnation.timers.at(self._incarnation.clock.now() + seconds, bell.ring)
         self._incarnation.effect_ended()
         try:
-            async with asyncio.timeout(seconds):
-                await bell.rung()
-        except TimeoutError:
+            await bell.rung()
             if self._incarnation.draining and self.journal is not None:
-                raise self.journal.evict(Evicted("the executor stops")) from None
+                raise self.journal.evict(Evicted("the executor stops"))
         finally:
             self._incarnation.effects += 1
+            timer.cancel()
             self._resting.discard(bell)
 
     async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:
