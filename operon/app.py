@@ -216,13 +216,19 @@ class Door:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> Coroutine[Any, Any, None]:
-        return self._executor().invoker.send(ctx, destination, message, topic, key, ignore_finished)
+        return self._executor().invoker.send(ctx, destination, message, topic, key, ignore_finished, owned)
 
     def get_event(
-        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
     ) -> Coroutine[Any, Any, Any]:
-        return self._executor().invoker.get_event(workflow_uuid, key, timeout)
+        return self._executor().invoker.get_event(ctx, workflow_uuid, key, timeout, owned)
 
     async def query(self, statement: str, *args: Any) -> list[Row]:
         return await self._executor().query(statement, *args)

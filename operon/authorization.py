@@ -22,9 +22,9 @@ from opentelemetry import trace
 
 from operon.contexts import NOBODY, Caller
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.telemetry.logs import FieldLogger
-from operon.telemetry.masking import mask
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F")
@@ -35,7 +35,7 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # breaks l
 RULES = "__operon_rules__"
 ROLES = "__operon_required_roles__"
 
-logger = mask(logging.getLogger("operon.application"))
+logger = masked_logger("operon.application")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Codec(Generic[T]):
             misfit = None if checked else self._shape.misfit(value)
         except Exception as error:
             # Stored data is not ours to trust: whatever it makes msgspec, a constructor or a look-up say is the answer.
-            raise DecodingError(f"{self.where} cannot be read: {self._words(error)}") from error
+            raise DecodingError(f"{self.where} cannot be read: {self._words(error)}") from self._cause(error)
         if misfit is not None:
             raise DecodingError(f"{self.where}{misfit.path} cannot be read: it {misfit.reason}")
         return cast("T", value)
@@ -143,7 +143,7 @@ class Codec(Generic[T]):
         except RecursionError:
             raise self._refused(Misfit("", TOO_DEEP)) from None
         except Exception as error:
-            raise self._refused(Misfit("", f"does not come back: {self._words(error)}")) from error
+            raise self._refused(Misfit("", f"does not come back: {self._words(error)}")) from self._cause(error)
         if path is not None:
             raise self._refused(Misfit(path, "does not come back equal"))
         return data, cast("T", back)
@@ -165,6 +165,10 @@ class Codec(Generic[T]):
             return type(error).__name__ if self.masked else f"{type(error).__name__}: {error}"
         except Exception:
             return type(error).__name__
+
+    def _cause(self, error: Exception) -> Exception | None:
+        """The error behind a refusal; of a masked value none, for a traceback would quote what the words leave out."""
+        return None if self.masked else error
 
 
 def _short(path: str) -> str:

@@ -17,10 +17,10 @@ from uuid import UUID
 from opentelemetry import trace
 
 from operon.errors import InvocationError
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.telemetry.logs import FieldLogger
-from operon.telemetry.masking import mask
-from operon.topics import EventKey, Key, Received, Topic
+from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
 if TYPE_CHECKING:
     from operon.handles import WorkflowHandle
@@ -31,7 +31,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-logger = mask(logging.getLogger("operon.application"))
+logger = masked_logger("operon.application")
+
+SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,16 @@ class Invoker(Protocol):
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> Coroutine[Any, Any, None]: ...
 
     def get_event(
-        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
     ) -> Coroutine[Any, Any, Any]: ...
 
 
@@ -103,12 +111,21 @@ class WorkflowInvoker(Invoker, Protocol):
 
 def as_uuid(text: UUID | str) -> UUID:
     """A workflow's UUID as people write it. InvocationError for anything else."""
+    if isinstance(text, UUID):
+        return text
     try:
-        return UUID(text) if isinstance(text, str) else text
-    except ValueError:
+        return UUID(text)
+    except (ValueError, TypeError, AttributeError):
         raise InvocationError(
             f"{text!r} is not a UUID", hint="a workflow is known by its UUID: str(handle.workflow_uuid)"
         ) from None
+
+
+def as_seconds(duration: Any) -> float | None:
+    """A duration that somebody gave. InvocationError for one that is no time, or ends when no clock goes any more."""
+    if duration is None or (isinstance(duration, int | float) and 0 <= duration <= SECONDS_MAX):
+        return duration
+    raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
 
 
 class Context:
@@ -217,7 +234,7 @@ class InvokingContext(Context):
         timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
         """
         identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
-        return self._with_options(StartOptions(identity, timeout))
+        return self._with_options(StartOptions(identity, as_seconds(timeout)))
 
     def _with_options(self, options: StartOptions) -> Self:
         copy = object.__new__(type(self))
@@ -244,6 +261,7 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]: ...
 
     @overload
@@ -255,6 +273,7 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]: ...
 
     def send(
@@ -265,34 +284,37 @@ class InvokingContext(Context):
         *,
         idempotency_key: Key | None = None,
         ignore_finished: bool = False,
+        owned: bool = False,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message to a workflow; durable when it returns. It is received exactly once, in order.
 
         From a workflow it is sent exactly once. From elsewhere an idempotency key makes it so: a string or a tuple,
         remembered as long as the destination is. ignore_finished: a destination that has finished is no error.
+        owned: another user's workflow is an unknown one, as in `retrieve_workflow`.
         Raises NonExistentWorkflowError, WorkflowFinishedError, MailboxFull, InputError.
         """
-        return self._invoker.send(self, as_uuid(destination), message, topic, idempotency_key, ignore_finished)
+        return self._invoker.send(self, as_uuid(destination), message, topic, idempotency_key, ignore_finished, owned)
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[T], timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: Readable[T], timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
     def get_event(
-        self, workflow_uuid: UUID | str, key: str, timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: str, timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, Any]: ...
 
     def get_event(
-        self, workflow_uuid: UUID | str, key: EventKey[Any] | str, timeout: float | None = None
+        self, workflow_uuid: UUID | str, key: Any, timeout: float | None = None, *, owned: bool = False
     ) -> Coroutine[Any, Any, Any]:
         """Waits until a workflow has set an event, and gives its value; in a workflow the answer is recorded.
 
         timeout: seconds to wait, then None; 0 looks once; as long as it takes by default. None also when the workflow
-        has finished without it. Raises NonExistentWorkflowError.
+        has finished without it. owned: another user's workflow is an unknown one, as in `retrieve_workflow`.
+        Raises NonExistentWorkflowError.
         """
-        return self._invoker.get_event(as_uuid(workflow_uuid), key, timeout)
+        return self._invoker.get_event(self, as_uuid(workflow_uuid), key, timeout, owned)
 
 
 class WorkflowContext(InvokingContext):
@@ -331,12 +353,12 @@ class WorkflowContext(InvokingContext):
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: Literal[True]
+        self, topic: Receivable[T], timeout: float | None = None, *, required: Literal[True]
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
     def recv(
-        self, topic: Topic[T], timeout: float | None = None, *, required: bool = False
+        self, topic: Receivable[T], timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, T | None]: ...
 
     @overload
@@ -345,7 +367,7 @@ class WorkflowContext(InvokingContext):
     ) -> Coroutine[Any, Any, Any]: ...
 
     def recv(
-        self, topic: Topic[Any] | str | None = None, timeout: float | None = None, *, required: bool = False
+        self, topic: Any = None, timeout: float | None = None, *, required: bool = False
     ) -> Coroutine[Any, Any, Any]:
         """Waits for the next message under a topic, or for the next one without any; each is received once, in order.
 

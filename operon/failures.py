@@ -4,6 +4,8 @@ The rule: storing an error never fails, whatever the error is made of, and readi
 author's. Classes are looked up among the modules that are already imported, never imported, and must be exceptions.
 Objects are rebuilt without `__init__`: its parameters are seldom what `args` holds.
 
+What is stored is masked (see `masking`): an error that quotes a password is raised again without it.
+
 An argument that is no data is kept as text, so that the message still reads; an attribute that is no data is left out,
 because code that asks for it is better served by an AttributeError than by a string in disguise.
 """
@@ -22,6 +24,7 @@ from typing import Any
 import msgspec
 
 from operon.errors import DecodingError, RemoteError
+from operon.masking import masked, masked_data, masked_value
 from operon.shapes import Shape
 from operon.tagged import lift, lower
 
@@ -173,25 +176,28 @@ def _text(value: object) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text that any column, log and terminal takes: no NUL, no lone surrogates, not endless."""
-    plain = text[:TEXT_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode("utf-8")
-    return plain.replace("\0", "\\x00")
+    """Text that any column, log and terminal takes: no secrets, no NUL, no lone surrogates, not endless."""
+    # Masked before it is cut: half a URL is not recognised any more.
+    plain = masked(text[: 2 * TEXT_CHARACTERS_MAX])[:TEXT_CHARACTERS_MAX].encode("utf-8", "backslashreplace")
+    return plain.decode("utf-8").replace("\0", "\\x00")
 
 
 def _traceback(error: BaseException) -> str:
     try:
         # The end is where it happened.
-        return _clean("".join(traceback.format_exception(error))[-TEXT_CHARACTERS_MAX:])
+        return _clean(masked("".join(traceback.format_exception(error)))[-TEXT_CHARACTERS_MAX:])
     except Exception:
         return ""
 
 
 def _dump(record: ErrorRecord) -> ErrorRecord:
-    """The same record with its values in the tagged form."""
+    """The same record with its values in the tagged form, and without secrets in them."""
     return msgspec.structs.replace(
         record,
-        args=tuple(lower(value, _ANYTHING) for value in record.args),
-        attributes={_clean(name): lower(value, _ANYTHING) for name, value in record.attributes.items()},
+        args=tuple(masked_data(lower(value, _ANYTHING)) for value in record.args),
+        attributes={
+            _clean(name): masked_value(name, lower(value, _ANYTHING)) for name, value in record.attributes.items()
+        },
         errors=tuple(_dump(one) for one in record.errors),
     )
 

@@ -23,7 +23,7 @@ import msgspec
 
 from operon.codec import INPUT_BYTES_MAX, Codec
 from operon.errors import CatalogError, DecodingError, InputError
-from operon.telemetry.masking import leaves
+from operon.telemetry.hidden import leaves
 
 _EMPTY: Any = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -25,6 +25,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 Key = str | int | UUID | Sequence[str | int | UUID]
 
+KEY_BYTES_MAX = 1_000  # an index of Postgres takes no more than 2,700
+
 
 class Named(Generic[T]):
     """A name with the type of what is filed under it."""
@@ -42,11 +44,19 @@ class Named(Generic[T]):
         return f"{type(self).__name__}({self.name!r})"
 
 
-class Topic(Named[T]):
+class Receivable(Generic[T_co]):
+    """A topic, to who receives: a `Topic[int]` does where an `int | None` is wanted. Who sends needs its exact type."""
+
+
+class Readable(Generic[T_co]):
+    """The same of an event, to who reads it."""
+
+
+class Topic(Named[T], Receivable[T]):
     """A kind of message: `ctx.send(uuid, payment, PAYMENT)`, `await ctx.recv(PAYMENT)`."""
 
 
-class EventKey(Named[T]):
+class EventKey(Named[T], Readable[T]):
     """What a workflow publishes under a name: `ctx.set_event(STATUS, "paid")`, `ctx.get_event(uuid, STATUS)`."""
 
 
@@ -65,9 +75,9 @@ def codec_of(annotation: Any, where: str) -> Codec[Any]:
 UNTYPED = codec_of(Any, "a message or event without a type")
 
 
-def checked(name: str) -> str:
+def checked(name: Any) -> str:
     """A name as it is stored. InvocationError for one that cannot be."""
-    if not name or not name.isprintable() or len(name) > 200:
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
         raise InvocationError(
             f"{name!r} is no name for a topic or an event", hint="1 to 200 printable characters, like 'payment'"
         )
@@ -76,9 +86,12 @@ def checked(name: str) -> str:
 
 def name_of(topic: Named[Any] | str | None) -> str | None:
     """The stored name of a topic; None for messages without one."""
-    if topic is None:
-        return None
-    return checked(topic) if isinstance(topic, str) else topic.name
+    return None if topic is None else event_name(topic)
+
+
+def event_name(key: Named[Any] | str) -> str:
+    """The stored name of an event."""
+    return key.name if isinstance(key, Named) else checked(key)
 
 
 def codec_for(topic: Named[T] | str | None) -> Codec[T]:
@@ -87,6 +100,18 @@ def codec_for(topic: Named[T] | str | None) -> Codec[T]:
 
 
 def key_text(key: Key) -> str:
-    """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two."""
-    parts: Any = key if isinstance(key, str | int | UUID) else list(key)
-    return msgspec.json.encode(parts).decode()
+    """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two. InvocationError."""
+    given: Any = key
+    several = isinstance(given, tuple | list)
+    parts: list[Any] = list(given) if several else [given]
+    try:
+        if all(isinstance(part, str | int | UUID) for part in parts):
+            text = msgspec.json.encode(parts if several else key).decode()
+            if len(text.encode()) <= KEY_BYTES_MAX:
+                return text
+    except (ValueError, OverflowError):  # half a character, or a number of hundreds of digits
+        pass
+    raise InvocationError(
+        f"{str(key)[:100]!r} is no idempotency key",
+        hint=f"a string, a number, a UUID, or a tuple of these; at most {KEY_BYTES_MAX} bytes in all",
+    )

@@ -8,6 +8,7 @@ import click
 
 from operon.cli.output import escaped
 from operon.errors import OperonError
+from operon.masking import masked
 
 
 class Failure(click.ClickException):
@@ -16,7 +17,7 @@ class Failure(click.ClickException):
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
-        click.echo("operon: " + escaped(self.message, keep="\n"), err=True)
+        click.echo("operon: " + escaped(masked(self.message), keep="\n"), err=True)
 
 
 class Commands(click.Group):

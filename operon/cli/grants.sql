@@ -39,7 +39,9 @@ $$do$$;
 -- What is there, and what "$owner" will make.
 grant usage on schema operon to "$application";
 grant select, insert, update, delete on all tables in schema operon to "$application";
+grant usage on all sequences in schema operon to "$application";
 grant execute on all routines in schema operon to "$application";
 alter default privileges for role "$owner" in schema operon
     grant select, insert, update, delete on tables to "$application";
+alter default privileges for role "$owner" in schema operon grant usage on sequences to "$application";
 alter default privileges for role "$owner" in schema operon grant execute on routines to "$application";

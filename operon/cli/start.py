@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from typing import Any
@@ -15,11 +14,12 @@ from operon.cli import reload
 from operon.cli.database import shown_database
 from operon.cli.target import load
 from operon.cli.target import target as as_target
+from operon.masking import masked_logger
 from operon.runtime.loop import run, settle_garbage
 from operon.telemetry import logs
 from operon.telemetry.exporting import export_as_told
 
-logger = logging.getLogger("operon.cli")
+logger = masked_logger("operon.cli")
 
 
 @click.command()

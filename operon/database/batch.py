@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from operon.database.mail import Mail
+from operon.database.mail import SEPARATOR, Mail, Park
 
 Sparse = dict[int, Any]
 
@@ -50,6 +50,7 @@ class Batch:
         "failed",
         "keyed",
         "mail",
+        "parked",
         "s_caller",
         "s_deadline",
         "s_error",
@@ -61,6 +62,11 @@ class Batch:
         "s_request",
         "s_status",
         "s_uuid",
+        "s_wait_kind",
+        "s_wait_topics",
+        "s_wait_what",
+        "s_wake",
+        "sent",
         "statements",
         "taken",
         "waiters",
@@ -80,6 +86,10 @@ class Batch:
         self.s_parent: Sparse = {}
         self.s_parent_step: Sparse = {}
         self.s_deadline: Sparse = {}
+        self.s_wait_kind: Sparse = {}  # of those that are parked from the beginning
+        self.s_wait_what: Sparse = {}
+        self.s_wait_topics: Sparse = {}
+        self.s_wake: Sparse = {}
         self.c_uuid: list[UUID] = []
         self.c_step: list[int] = []
         self.c_kind: list[int] = []
@@ -99,8 +109,10 @@ class Batch:
         self.keyed: set[UUID] = set()  # starts whose UUID somebody chose, so that it may be taken
         self.weight = 0
         self.added = 0  # checkpoints that its statements added, when they have run
+        self.sent = False  # from then on nothing is added to it
         self.done = False
         self.taken: Collection[UUID] = ()
+        self.parked: list[Park] = []  # that began so
         self.woken: Collection[UUID] = ()  # parked workflows of this executor whose wait it ended
         self.failed: dict[UUID, BaseException] | None = None
         self.error: BaseException | None = None
@@ -153,6 +165,23 @@ class Batch:
         mail = () if self.mail is None else self.mail.workflows()
         return list(dict.fromkeys([*self.s_uuid, *self.c_uuid, *self.f_uuid, *mail]))
 
+    def begin_parked(self, row: int, park: Park) -> None:
+        """A start of this batch only waits already: it begins as a parked one, and that needs no other record."""
+        self.s_wait_kind[row] = park.kind
+        self.s_wait_what[row] = park.what
+        if park.topics:
+            self.s_wait_topics[row] = SEPARATOR.join(park.topics)
+        if park.wake_at is not None:
+            self.s_wake[row] = park.wake_at
+        self.parked.append(park)
+
+    def begin_running(self, row: int) -> None:
+        """It has gone on before its start was sent."""
+        uuid = self.s_uuid[row]
+        for column in (self.s_wait_kind, self.s_wait_what, self.s_wait_topics, self.s_wake):
+            column.pop(row, None)
+        self.parked = [park for park in self.parked if park.workflow_uuid != uuid]
+
     def drop(self, workflow_uuid: UUID) -> None:
         """Takes out everything of one workflow."""
         present = self.workflows()
@@ -185,6 +214,10 @@ class Batch:
             dense(self.s_parent, s),
             dense(self.s_parent_step, s),
             dense(self.s_deadline, s),
+            dense(self.s_wait_kind, s),
+            dense(self.s_wait_what, s),
+            dense(self.s_wait_topics, s),
+            dense(self.s_wake, s),
             self.c_uuid or None,
             self.c_step or None,
             self.c_kind or None,

@@ -30,6 +30,17 @@ select format('select on %I.%I', n.nspname, c.relname)
 from pg_namespace n
 join pg_class c on c.relnamespace = n.oid and c.relname = 'migrations'
 where n.nspname = 'operon' and not has_table_privilege(c.oid, 'select')
+union all
+-- A case, because the condition beside it may be looked at second, and of a table the question is an error.
+select format('usage on sequence %I.%I', n.nspname, c.relname)
+from pg_namespace n
+join pg_class c on c.relnamespace = n.oid
+where n.nspname = 'operon' and case when c.relkind = 'S' then not has_sequence_privilege(c.oid, 'usage') end
+union all
+select format('execute on function %s', p.oid::regprocedure)
+from pg_namespace n
+join pg_proc p on p.pronamespace = n.oid
+where n.nspname = 'operon' and not has_function_privilege(p.oid, 'execute')
 
 -- name: clock
 select clock_timestamp()

@@ -57,6 +57,9 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
+    # The superuser is called as the runtime's schema is; by the default, `"$user", public`, an application's tables
+    # would be made there, among the runtime's own.
+    "search_path": "public",
     # Not in /dev/shm: systemd empties that when the user logs out (RemoveIPC; Postgres manual, section 18.4.2), and
     # containers give it 64 MB. Costs some disk writes, but only where a query runs in parallel.
     "dynamic_shared_memory_type": "mmap",

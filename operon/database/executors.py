@@ -34,6 +34,12 @@ async def register(connection: Connection, version: str, lease_seconds: float) -
     return row[0], row[1]
 
 
+async def clock(connection: Connection) -> float:
+    """The database's time, in seconds since the epoch."""
+    now: float = await connection.fetchval(SQL["clock"])
+    return now
+
+
 async def renew(connection: Connection, incarnation: int, lease_seconds: float, session_lock: bool) -> bool:
     """Renews the lease; False when somebody declared this executor dead, which is final."""
     return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock) is not None

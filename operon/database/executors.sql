@@ -4,6 +4,10 @@ insert into operon.executors (host, pid, version, lease_until)
 values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
 returning incarnation, extract(epoch from operon.clock())::float8
 
+-- name: clock
+-- The time by which deadlines are met.
+select extract(epoch from operon.clock())::float8
+
 -- name: renew
 -- A lease that merely ran out may be renewed, until somebody declared its executor dead: no row, and dead is final.
 update operon.executors

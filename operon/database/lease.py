@@ -14,15 +14,15 @@ this process always stops believing before anybody else may.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 from operon.database import executors
 from operon.database.connection import Connection, close, connect, describe
+from operon.masking import masked_logger
 
-logger = logging.getLogger("operon.lease")
+logger = masked_logger("operon.lease")
 
 RENEW_SECONDS = 1.5  # how long one renewal may take
 TICK_SECONDS = 0.5  # how often the event loop shows that it lives

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 SEPARATOR = "\x1f"  # between topics that travel together; no topic contains it
+NO_USER = ""  # the owner of what somebody unknown has started; no user has an empty name
 
 
 class Delivery(IntEnum):
@@ -25,6 +26,7 @@ class Delivery(IntEnum):
     FINISHED = 5
     FULL = 6
     IGNORED = 7  # finished, and the sender does not mind
+    ASIDE = 8  # to one of ours that is parked and waits for other things
 
 
 class Letter:
@@ -36,6 +38,7 @@ class Letter:
         "destination",
         "keep",
         "key",
+        "owner",
         "seen",
         "sender",
         "sequence",
@@ -57,6 +60,7 @@ class Letter:
         started: float,
         seen: str | None,
         traceparent: str | None,
+        owner: str | None = None,
     ) -> None:
         self.sender = sender
         self.step = step
@@ -68,6 +72,7 @@ class Letter:
         self.started = started
         self.seen = seen
         self.traceparent = traceparent
+        self.owner = owner  # whose the destination has to be; None: anyone's
         self.delivery: Delivery | None = None
         self.sequence: int | None = None
 
@@ -75,7 +80,7 @@ class Letter:
 class Park:
     """A workflow that leaves memory, and what brings it back: a message, a time, another's end or event."""
 
-    __slots__ = ("kind", "parked", "targets", "topics", "wake_at", "what", "workflow_uuid")
+    __slots__ = ("kind", "parked", "start", "targets", "topics", "wake_at", "what", "workflow_uuid")
 
     def __init__(
         self,
@@ -93,6 +98,7 @@ class Park:
         self.wake_at = wake_at
         self.targets = targets
         self.parked: bool | None = None  # None: not known (yet)
+        self.start: Any = None  # batch and row of its start, if it begins so
 
 
 class Mail:
@@ -155,6 +161,7 @@ class Mail:
             some([letter.traceparent for letter in letters]),
             [letter.started for letter in letters] or None,
             some([letter.seen for letter in letters]),
+            some([letter.owner for letter in letters]),
             [park.workflow_uuid for park in parks] or None,
             [park.kind for park in parks] or None,
             [park.what for park in parks] or None,

@@ -11,6 +11,7 @@ from operon.database.connection import Connection
 from operon.database.sql import statements
 
 SQL = statements("notifications.sql")
+BURY_MAX = 1_000  # as in the statement
 
 
 class EventRow(msgspec.Struct, frozen=True):
@@ -38,9 +39,9 @@ async def waiting(connection: Connection, asked: Sequence[tuple[UUID, str | None
     return [row[0] for row in rows]
 
 
-async def event(connection: Connection, workflow_uuid: UUID, key: str) -> EventRow | None:
-    """An event; None when there is no such workflow."""
-    row = await connection.fetchrow(SQL["event"], workflow_uuid, key)
+async def event(connection: Connection, workflow_uuid: UUID, key: str, owner: str | None) -> EventRow | None:
+    """An event; None when there is no such workflow of this owner."""
+    row = await connection.fetchrow(SQL["event"], workflow_uuid, key, owner)
     return None if row is None else EventRow(*row)
 
 
@@ -50,6 +51,6 @@ async def events(connection: Connection, asked: Sequence[tuple[UUID, str]]) -> l
     return [(row[0], row[1]) for row in rows]
 
 
-async def bury(connection: Connection) -> None:
-    """Messages that finished workflows never received become dead letters."""
-    await connection.execute(SQL["bury"])
+async def bury(connection: Connection) -> bool:
+    """Some of the messages that finished workflows never received become dead letters; True: there may be more."""
+    return await connection.execute(SQL["bury"]) == f"INSERT 0 {BURY_MAX}"

@@ -21,11 +21,11 @@ cross join lateral (
 ) as found
 
 -- name: event
--- An event of a workflow, and what is known of the workflow; no row for an unknown one.
+-- An event of a workflow, and what is known of the workflow; no row for an unknown one, or one of another owner.
 select w.status, w.owner, e.value
 from operon.workflows w
 left join operon.events e on e.workflow_uuid = w.workflow_uuid and e.key = $2
-where w.workflow_uuid = $1
+where w.workflow_uuid = $1 and operon.is_owned($3, w.authenticated_user)
 
 -- name: events
 -- Those of these events that were set.

@@ -35,8 +35,9 @@ from operon.database.connection import Connection, close, connect, describe
 from operon.database.executors import hold_session_lock
 from operon.database.lease import Lease
 from operon.database.pool import Pool
+from operon.masking import masked_logger
 
-logger = logging.getLogger("operon.notifier")
+logger = masked_logger("operon.notifier")
 
 EVERYBODY = "operon_all"
 PING = "ping:"

@@ -14,11 +14,47 @@ from operon.errors import ConfigurationError
 NAME = re.compile(r"^operon_test_[0-9a-z_]{1,40}$")
 
 
+# Moves stay in the table: what ended before one of them is judged by the time that it was then.
+MOVABLE_CLOCK = """
+create table operon.test_clock (moved_at timestamptz primary key default clock_timestamp(), ahead interval not null);
+insert into operon.test_clock (ahead) values ('0');
+create or replace function operon.clock() returns timestamptz language sql volatile as
+'select clock_timestamp() + (select ahead from operon.test_clock order by moved_at desc limit 1)';
+"""
+
+
 async def embedded_server(folder: Path) -> str:
     """A server that stays for the next test run."""
     from operon.database import embedded
 
     return await embedded.start(folder, production=False)
+
+
+async def move_clock(connection: Connection, seconds: float) -> None:
+    """Puts the clock of a private database forward, for good; `operon.clock()` is all that the runtime asks."""
+    if not await has_movable_clock(connection):
+        await connection.execute(MOVABLE_CLOCK)
+    await connection.execute(
+        "insert into operon.test_clock (ahead) select ahead + make_interval(secs => $1) from operon.test_clock "
+        "order by moved_at desc limit 1",
+        seconds,
+    )
+
+
+async def moves(connection: Connection) -> list[tuple[float, float]]:
+    """When the clock of a private database was moved, and how many seconds it has been ahead from then on."""
+    if not await has_movable_clock(connection):
+        return []
+    rows = await connection.fetch(
+        "select extract(epoch from moved_at)::float8, extract(epoch from ahead)::float8 from operon.test_clock "
+        "order by moved_at"
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def has_movable_clock(connection: Connection) -> bool:
+    """Whether the clock of a private database was ever moved."""
+    return await connection.fetchval("select to_regclass('operon.test_clock')") is not None
 
 
 async def create_database(server: str, name: str, template: str | None = None) -> None:

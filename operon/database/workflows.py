@@ -41,6 +41,16 @@ class Candidate(NamedTuple):
     wake_at: float | None
 
 
+class Finished(NamedTuple):
+    """A workflow that has ended, as it began and as it ended."""
+
+    row: Claimed
+    status: int
+    output: bytes | None
+    error: bytes | None
+    ended_at: float
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What is known of a workflow: its status, and its result or error once it is finished."""
 
@@ -97,6 +107,18 @@ async def reload(connection: Connection, incarnation: int, workflow_uuid: UUID) 
     """A workflow of ours as the database knows it; None if it is not ours any more."""
     row = await connection.fetchrow(SQL["reload"], workflow_uuid, incarnation)
     return None if row is None else Claimed(*row)
+
+
+async def next_wake(connection: Connection, moment: float) -> float | None:
+    """When the first parked workflow is woken whose time comes after a moment, in seconds since the epoch."""
+    wake_at: float | None = await connection.fetchval(SQL["next_wake"], moment)
+    return wake_at
+
+
+async def finished(connection: Connection, names: list[str], limit: int) -> list[Finished]:
+    """The latest workflows that ended by themselves or were cancelled."""
+    rows = [tuple(row) for row in await connection.fetch(SQL["finished"], names, limit)]
+    return [Finished(Claimed(*row[:-4]), *row[-4:]) for row in rows]
 
 
 async def outcomes(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, Outcome]:

@@ -57,6 +57,22 @@ select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authe
 from operon.workflows w
 where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 
+-- name: next_wake
+-- When the first of the parked workflows is woken whose time comes after a moment.
+select extract(epoch from min(w.wake_at))::float8
+from operon.workflows w
+where w.status = 0 and w.wake_at > to_timestamp($1)
+
+-- name: finished
+-- Workflows that ended by themselves or were cancelled, the latest first, as a replay starts them and compares them.
+select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, false, null::text[],
+    w.status, w.output, w.error, extract(epoch from w.updated_at)::float8
+from operon.workflows w
+where w.status between 1 and 3 and w.name = any ($1)
+order by w.workflow_uuid desc
+limit $2
+
 -- name: outcomes
 -- What is known of these workflows, finished or not; unknown ones have no row.
 select workflow_uuid, name, status, owner, output, error, authenticated_user

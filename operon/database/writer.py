@@ -18,8 +18,8 @@ from operon.database.batch import Batch
 from operon.database.connection import WRITER, Connection, close, connect, sqlstate
 from operon.errors import Fenced
 
-FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 29))})"  # noqa: S608 - placeholders
-FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 55))})"  # noqa: S608
+FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 33))})"  # noqa: S608 - placeholders
+FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 60))})"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
 REVOKED = "OP004"

@@ -12,6 +12,8 @@ from uuid import UUID, uuid4
 
 from quart.wrappers import Request, Response
 
+from operon.masking import masked
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 # https://www.w3.org/TR/trace-context/#traceparent-header: version 00 ends here, later versions may go on after a dash.
 TRACEPARENT = re.compile(
@@ -61,10 +63,10 @@ def parts(request: Request) -> dict[str, str | None]:
     client = scope_of(request).get("client")
     return {
         "method": request.method,
-        "path": one_line(request.path)[:PATH_CHARS_MAX],
+        "path": masked(one_line(request.path))[:PATH_CHARS_MAX],
         "ip": client[0] if client else None,
         "request_id": request_id(request),
-        "user_agent": one_line(request.headers.get("user-agent", ""))[:AGENT_CHARS_MAX] or None,
+        "user_agent": masked(one_line(request.headers.get("user-agent", "")))[:AGENT_CHARS_MAX] or None,
     }
 
 

@@ -74,6 +74,9 @@ def verdict(scope: Scope) -> tuple[HTTPStatus, str] | None:
         return HTTPStatus.REQUEST_URI_TOO_LONG, "the URL is longer than 16 KiB"
     if b"content-length" in names and b"transfer-encoding" in names:
         return HTTPStatus.BAD_REQUEST, "a request has a Content-Length or a Transfer-Encoding, not both"
+    if b"transfer-encoding" in names and scope["http_version"] == "1.0":
+        # RFC 9112, 6.1: who speaks 1.0 has not heard of it, so somebody in between has framed the request otherwise.
+        return HTTPStatus.BAD_REQUEST, "a request of HTTP/1.0 has no Transfer-Encoding"
     if not scope["path"]:
         return HTTPStatus.BAD_REQUEST, "the path is empty"
     return None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 from collections.abc import Callable, Generator
@@ -32,13 +31,13 @@ from quart import Quart
 from operon.config import Settings
 from operon.errors import ConfigurationError, PortInUse
 from operon.http.guard import HEADER_BYTES_MAX, Guard
-from operon.telemetry.masking import mask
+from operon.masking import masked_logger
 
 BACKLOG = 1024
 # For requests whose connection was cut: long enough to unwind, short enough for a supervisor that waits.
 CUT_SECONDS = 1.0
 
-logger = mask(logging.getLogger("operon.http"))
+logger = masked_logger("operon.http")
 
 
 async def serve(quart: Quart, settings: Settings, started: Callable[[str], None], stop: asyncio.Event) -> None:
@@ -129,7 +128,7 @@ def hypercorn_config() -> Config:
     config = Config()
     config.include_server_header = False
     config.accesslog = None
-    config.errorlog = mask(logging.getLogger("hypercorn.error"))
+    config.errorlog = masked_logger("hypercorn.error")
     config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.h2_max_header_list_size = HEADER_BYTES_MAX
     return config

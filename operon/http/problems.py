@@ -8,7 +8,6 @@ the request id that the answer carries.
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import re
 from http import HTTPStatus
@@ -22,14 +21,14 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from operon.errors import NotAuthorizedError, OperonError
 from operon.http.exchange import WORKFLOW_UUID_KEY, one_line, request_id, scope_of
 from operon.http.refusals import BadInput, Complaint
-from operon.telemetry.masking import mask
+from operon.masking import masked, masked_logger
 
 DETAIL_CHARS_MAX = 2000
 RETRY_AFTER_SECONDS = 1
 ERROR_STATUSES = range(400, 600)
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
-logger = mask(logging.getLogger("operon.http"))
+logger = masked_logger("operon.http")
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +67,7 @@ def describe(error: Exception, instance: str, identifier: str) -> Problem:
         instance=instance,
         request_id=identifier,
         detail=detail_of(error),
-        hint=one_line(error.hint) if isinstance(error, OperonError) and error.hint and status < 500 else None,
+        hint=one_line(masked(error.hint)) if isinstance(error, OperonError) and error.hint and status < 500 else None,
         errors=error.complaints if isinstance(error, BadInput) else (),
     )
 
@@ -115,7 +114,7 @@ def detail_of(error: Exception) -> str | None:
             text = error.message
         case _:
             text = "" if status is None else str(error)
-    return one_line(text)[:DETAIL_CHARS_MAX] or None
+    return one_line(masked(text))[:DETAIL_CHARS_MAX] or None
 
 
 def headers_of(error: Exception, status: int) -> list[tuple[str, str]]:

@@ -10,12 +10,12 @@ call of an operation runs in a task of its own, and only the waiting for a workf
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from quart import Quart, Response, has_request_context
 from quart.globals import request_ctx
+from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
@@ -33,12 +33,13 @@ from operon.http.listener import serve
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
 from operon.http.tracing import ServerSpans, served_of
+from operon.masking import masked_logger
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
-from operon.telemetry.masking import hide, mask
+from operon.telemetry.hidden import hide
 from operon.telemetry.observer import SILENT, Telemetry
 
-__all__ = ["Quart", "build", "serve"]
+__all__ = ["HttpClient", "Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -101,6 +102,11 @@ def describe(
 def own_quart(name: str, settings: Settings) -> Quart:
     quart = Quart(name)
     quart.config["MAX_CONTENT_LENGTH"] = settings.body_limit_bytes
+    # Quart's session cookie is out of reach of scripts by default; no other site sends it along either, and in
+    # production, where a proxy speaks TLS, it is never sent in the clear.
+    quart.config["SESSION_COOKIE_HTTPONLY"] = True
+    quart.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+    quart.config["SESSION_COOKIE_SECURE"] = settings.env == "production"
     return quart
 
 
@@ -192,7 +198,7 @@ class Surface:
         self._otherwise = quart.error_handler_spec[None][None].get(Exception)
         quart.register_error_handler(Exception, self._error)
         quart.after_request(self._stamp)
-        mask(logging.getLogger(quart.name))  # Quart's logger, by name: `quart.logger` would configure logging
+        masked_logger(quart.name)  # Quart's logger, by name: `quart.logger` would configure logging
 
     def add(self, view: View) -> None:
         """Adds one route."""

@@ -21,7 +21,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from quart.wrappers import Request
 
 from operon.http.exchange import TRACE_KEY, WORKFLOW_UUID_KEY, scope_of
-from operon.telemetry import masking, spans
+from operon.masking import masked
+from operon.telemetry import hidden, spans
 from operon.telemetry.observer import Telemetry
 
 Scope = Any
@@ -96,7 +97,7 @@ class ServerSpans:
                 served.status = message["status"]
             await send(message)
 
-        masking.hide(())  # one set for all the tasks of the request
+        hidden.hide(())  # one set for all the tasks of the request
         try:
             if telemetry.tracer is None:
                 await self._inner(scope, receive, watched)
@@ -129,7 +130,7 @@ def begin(tracer: Tracer, scope: Scope) -> Span:
 def end(span: Span, scope: Scope, served: Served, attributes: dict[str, spans.Value]) -> None:
     """Says what came of the request."""
     span.set_attributes(attributes)
-    span.set_attribute("url.path", masking.masked(served.path))
+    span.set_attribute("url.path", masked(served.path))
     if scope.get("client"):
         span.set_attribute("client.address", scope["client"][0])
     if workflow_uuid := scope.get(WORKFLOW_UUID_KEY):

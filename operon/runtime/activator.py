@@ -20,6 +20,7 @@ from uuid import UUID
 
 from operon.database import checkpoints, notifications, workflows
 from operon.database.connection import Connection, is_weather
+from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import caller_of
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from operon.database.workflows import Claimed
     from operon.runtime.incarnation import Incarnation
 
-logger = logging.getLogger("operon.recovery")
+logger = masked_logger("operon.recovery")
 
 CLAIM_MAX = 1_000
 
@@ -48,12 +49,18 @@ class Activator:
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
         self._complaint = ""
+        self._working = False
         self.activated = 0
 
     def ring(self) -> None:
         """There may be something to claim: look now."""
         self._look_wanted = True
         self._rung.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it looks or is about to, or has workflows to bring back."""
+        return self._working or self._look_wanted or bool(self._woken)
 
     def wake(self, workflow_uuid: UUID) -> None:
         """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
@@ -75,6 +82,11 @@ class Activator:
             known.cancel()
         self._expected[workflow_uuid] = self._incarnation.timers.at(wake_at, lambda: self._due(workflow_uuid))
 
+    @property
+    def to_come(self) -> int:
+        """How many parked workflows are to be brought back."""
+        return len(self._woken)
+
     def freed(self) -> None:
         """There is room for one more."""
         if self._woken:
@@ -94,6 +106,7 @@ class Activator:
         started()
         while True:
             self._rung.clear()
+            self._working = True
             try:
                 await self._work()
             except Exception as error:
@@ -102,6 +115,7 @@ class Activator:
                 self._incarnation.lease.shaken()
                 self._look_wanted = True
                 self._complain(f"{type(error).__name__}: {error}")
+            self._working = False
             try:
                 async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._rung.wait()
@@ -164,6 +178,7 @@ class Activator:
             connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
         )
         incarnation.clock.sample(now)
+        incarnation.timers.arm()
         orphans: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:

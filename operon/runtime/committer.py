@@ -20,7 +20,6 @@ cannot tear a commit apart.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,11 +32,12 @@ from operon.database.lease import Lease
 from operon.database.mail import Letter, Park
 from operon.database.writer import Revoked, Writer
 from operon.errors import Evicted, Fenced, StopActor
+from operon.masking import masked_logger
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
 from operon.telemetry.observer import SILENT, Telemetry
 
-logger = logging.getLogger("operon.committer")
+logger = masked_logger("operon.committer")
 
 BACKOFF_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -169,25 +169,29 @@ class Committer:
         """Publishes an event, in the batch that records it."""
         batch.letters().events[workflow_uuid, key] = (step, value)
 
-    def park(self, park: Park) -> Batch:
-        """Records that a workflow only waits; the database says in the park whether it may leave memory."""
+    def park(self, park: Park, begun: tuple[Batch, int] | None) -> None:
+        """Records that a workflow only waits; the database says in the park whether it may leave memory.
+
+        If its start is still here, and nobody can know it yet, it just begins so.
+        """
+        if begun is not None and not begun[0].sent and not park.targets:
+            park.start, park.parked = begun, True
+            begun[0].begin_parked(begun[1], park)
+            return
         if self._broken:
             self._refuse_broken(park.workflow_uuid)
-        batch = self._open(0)
-        batch.letters().parks[park.workflow_uuid] = park
-        return batch
+        self._open(0).letters().parks[park.workflow_uuid] = park
 
-    def unpark(self, workflow_uuid: UUID) -> None:
-        """Records that a workflow goes on which the database has, or is about to have, as parked."""
+    def unpark(self, workflow_uuid: UUID, park: Park | None) -> Batch | None:
+        """Records that a workflow goes on which the database has as parked, or is about to have, by this park."""
+        if park is not None and park.start is not None and not park.start[0].sent:
+            park.start[0].begin_running(park.start[1])
+            return None
         batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
         mail = batch.letters()
         mail.parks.pop(workflow_uuid, None)
         mail.unparked.append(workflow_uuid)
-
-    @property
-    def current(self) -> Batch:
-        """The batch that is being filled."""
-        return self._current
+        return batch
 
     def ring(self, batch: Batch | None, bell: str) -> None:
         """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
@@ -248,10 +252,12 @@ class Committer:
 
     def _take(self) -> Batch | None:
         if self._queue:
-            return self._queue.popleft()
-        if not (self._current.records or self._current.bells or self._current.waiters):
+            batch = self._queue.popleft()
+        elif self._current.records or self._current.bells or self._current.waiters:
+            batch, self._current = self._current, Batch()
+        else:
             return None
-        batch, self._current = self._current, Batch()
+        batch.sent = True
         return batch
 
     async def _commit(self, batch: Batch) -> None:
@@ -268,7 +274,7 @@ class Committer:
             raise
         else:
             batch.settle()
-            if batch.mail is not None or batch.woken:
+            if batch.mail is not None or batch.woken or batch.parked:
                 self._on_mail(batch)
             batch.release()
 
@@ -377,9 +383,14 @@ class Committer:
         self._queue.clear()
         self._on_fenced()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being made durable, and nothing waits to be."""
+        return not (self._busy or self._queue or self._current.records)
+
     async def drained(self) -> None:
         """Waits until everything that was appended so far is durable, or never will be."""
-        if not self._fenced and (self._busy or self._queue or self._current.records):
+        if not self._fenced and not self.idle:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._current.waiters.append(waiter)
             self._wake()

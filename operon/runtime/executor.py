@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -28,6 +27,7 @@ from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped
+from operon.masking import masked_logger
 from operon.rows import Row
 from operon.runtime.incarnation import Incarnation
 from operon.runtime.invoke import EntryInvoker
@@ -38,7 +38,8 @@ from operon.runtime.workflow_actor import WorkflowActor
 from operon.telemetry.metrics import Gauges
 from operon.telemetry.observer import GLOBAL_PROVIDERS, SILENT, Providers, telemetry
 
-logger = logging.getLogger("operon.executor")
+logger = masked_logger("operon.executor")
+masked_logger("actors")  # which knows nothing of secrets, and logs the errors of ours
 
 LOOK_UPS = 4  # connections for the runtime's own questions
 REGISTER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -240,6 +241,12 @@ class Executor:
         incarnation.fence()
         if self._replacing is not None:
             await self._replacing
+
+    @property
+    def resting(self) -> bool:
+        """Whether every workflow that lives here waits durably, and no crash is under way."""
+        crashes = (self._crashing, self._replacing)
+        return all(task is None or task.done() for task in crashes) and self.incarnation.resting
 
     def crash_after(self, checkpoint: int) -> Callable[[], bool]:
         """Crashes once, when that many steps have been recorded; gives whether it has happened."""

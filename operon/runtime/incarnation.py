@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -39,10 +38,11 @@ from operon.database.workflows import Claimed
 from operon.database.writer import Writer
 from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
 from operon.failures import encode_error
+from operon.masking import masked_logger
 from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
-from operon.runtime.mailbox import MailReader, Message
+from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
 from operon.runtime.recovery import Recovery
@@ -55,7 +55,7 @@ from operon.status import Status
 from operon.telemetry.metrics import Gauges
 from operon.telemetry.observer import SILENT, Telemetry
 
-logger = logging.getLogger("operon.executor")
+logger = masked_logger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
 PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings
@@ -213,6 +213,25 @@ class Incarnation:
         logger.error("%s", error)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 
+    # ------------------------------------------------------------------ time and rest, for tests
+
+    async def look_at_the_clock(self) -> None:
+        """The database's clock was moved: what is due by now is called back, and what is parked is looked for."""
+        self.clock.sample(await self.look_ups.ask(executors.clock))
+        self.timers.look()
+        self.activator.ring()
+
+    @property
+    def resting(self) -> bool:
+        """Whether every workflow that lives here waits durably, and all of it is recorded."""
+        return (
+            not self._fenced
+            and self.committer.idle
+            and not self.activator.busy
+            and not self.transactions.busy
+            and all(actor.resting for actor in self.live.values())
+        )
+
     # ------------------------------------------------------------------ bells
 
     def tell(self, batch: Batch | None, workflow_uuid: UUID, *, forget: bool = False) -> None:
@@ -227,16 +246,21 @@ class Incarnation:
         """A batch is durable that has something for somebody else: hands it over in memory."""
         for waiter in batch.woken:
             self.activator.wake(waiter)
+        for park in batch.parked:
+            if not (batch.failed and park.workflow_uuid in batch.failed):
+                self.parker.answered(park)
         mail = batch.mail
         if mail is None:
             return
         for letter in mail.letters:
-            if letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
+            if letter.delivery is Delivery.ASIDE:
+                self._look(letter.destination)
+            elif letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
                 actor = self.live.get(letter.destination)
                 if actor is None or letter.delivery is Delivery.OURS or letter.sequence is None:
                     self.activator.wake(letter.destination)
                 else:
-                    actor.push(letter.topic, Message(letter.sequence, letter.body, letter.traceparent))
+                    actor.push(letter.topic, letter.sequence, letter.body, letter.traceparent)
         for (workflow_uuid, key), (_, value) in mail.events.items():
             if not (batch.failed and workflow_uuid in batch.failed):
                 self.results.event_set(workflow_uuid, key, value)
@@ -246,7 +270,8 @@ class Incarnation:
     def _heard(self, bell: str) -> None:
         """What other executors ring for.
 
-        `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all.
+        `work`: there may be some to claim. `wake:UUID,...`: look at these, which are ours; `wake:*`: at all;
+        `look:UUID,...`: at those that live.
         `done:UUID`: something became of a workflow elsewhere. `tell:UUID:N`: tell executor N when it does of this one.
         `revoked`: workflows of ours were cancelled.
         """
@@ -259,6 +284,9 @@ class Incarnation:
             else:
                 for uuid in rest.split(","):
                     self.activator.wake(UUID(uuid))
+        elif word == "look":
+            for uuid in rest.split(","):
+                self._look(UUID(uuid))
         elif word == "done":
             self.results.ring(UUID(rest))
         elif word == "revoked":
@@ -279,6 +307,12 @@ class Incarnation:
                 actor.revoked()
             self.results.ring(workflow_uuid)
             self.tell(None, workflow_uuid, forget=True)
+
+    def _look(self, workflow_uuid: UUID) -> None:
+        """A message has come for a parked workflow that waits for other things: if it is just coming back, it looks."""
+        actor = self.live.get(workflow_uuid)
+        if actor is not None:
+            actor.ring()
 
     def _listen(self, workflow_uuid: UUID, listener: int) -> None:
         self.listeners.setdefault(workflow_uuid, set()).add(listener)
@@ -311,6 +345,12 @@ class Incarnation:
             self.quiet.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), deadline - asyncio.get_running_loop().time())
+
+    def effect_ended(self) -> None:
+        """A communicator is not being called any more, or pauses before it is called again."""
+        self.effects -= 1
+        if self.draining:
+            self.quiet.set()
 
     async def evict(self) -> None:
         """Stops every actor; what they have recorded is all there is to them."""

@@ -9,7 +9,6 @@ Checklist: a new kind of step needs a name in `StepKind`, a method here, and a n
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from uuid import UUID, uuid4
 
 from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
-from operon.contexts import Caller, InvokingContext, TransactionContext
+from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
+from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError, NotAuthorizedError
 from operon.failures import decode_error, encode_error
@@ -33,8 +33,8 @@ from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
-from operon.telemetry.masking import hide
-from operon.topics import EventKey, Key, Received, Topic, codec_for, key_text, name_of
+from operon.telemetry.hidden import hide
+from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -171,9 +171,7 @@ class StepInvoker:
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
             raise as_replayed(stored) from error
         finally:
-            incarnation.effects -= 1
-            if incarnation.draining:
-                incarnation.quiet.set()
+            incarnation.effect_ended()
         journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
         return value
 
@@ -297,6 +295,7 @@ class StepInvoker:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message, exactly once."""
         name = name_of(topic)
@@ -304,12 +303,15 @@ class StepInvoker:
         key_or_none = None if key is None else key_text(key)
         step = self._journal.call(StepKind.SEND, name or "")
         decode = messages.replayed(destination)
-        return self._answer(step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished)
+        owner = self._owner if owned else None
+        return self._answer(
+            step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished, owner
+        )
 
     def recv(self, topic: Topic[Any] | str | None, timeout: float | None, required: bool) -> Coroutine[Any, Any, Any]:
         """The next message under a topic."""
         name = name_of(topic)
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
         decode = or_nothing(codec_for(topic).decode)
         return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
@@ -321,7 +323,7 @@ class StepInvoker:
         by_name = {name_of(topic): topic for topic in topics}
         if len(by_name) < 2:
             raise InvocationError("recv_any takes two topics or more", hint="for one there is recv(topic)")
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         name = ", ".join(str(each) for each in by_name)
         step = self._journal.call(StepKind.RECV, name)
 
@@ -340,7 +342,7 @@ class StepInvoker:
 
     def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]:
         """Publishes a value under a key."""
-        name = str(name_of(key))
+        name = event_name(key)
         body = codec_for(key).encode(value)
         step = self._journal.call(StepKind.SET_EVENT, name)
         duplicate = name in self._journal.events and not replace
@@ -351,24 +353,30 @@ class StepInvoker:
         answer(*self._messages.set_event(step, name, body, duplicate), nothing)
 
     def get_event(
-        self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
     ) -> Coroutine[Any, Any, Any]:
         """An event of another workflow, as a step."""
-        name = str(name_of(key))
-        timeout = seconds(timeout)
+        name = event_name(key)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.GET_EVENT, name)
         decode = or_nothing(codec_for(key).decode)
-        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, decode)
+        owner = self._owner if owned else None
+        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, owner, decode)
 
     async def _get_event(
-        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, decode: Decode
+        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, owner: str | None, decode: Decode
     ) -> Any:
         journal = self._journal
         if journal.pending:  # a child that was just started has to be there before it is asked for
             await journal.durable()
         started = clock()
         try:
-            output = await self._messages.get_event(step, workflow_uuid, name, timeout)
+            output = await self._messages.get_event(step, workflow_uuid, name, timeout, owner)
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.GET_EVENT, name, None, started, stored)
@@ -378,7 +386,7 @@ class StepInvoker:
 
     def sleep(self, duration: float) -> Coroutine[Any, Any, None]:
         """Waits so many seconds."""
-        wanted = seconds(duration) or 0.0
+        wanted = as_seconds(duration) or 0.0
         return self._sleep(self._journal.call(StepKind.SLEEP, "sleep"), lambda: self._incarnation.clock.now() + wanted)
 
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]:
@@ -438,7 +446,7 @@ class StepInvoker:
 
     def result_of(self, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Coroutine[Any, Any, Any]:
         """The result of another workflow, as a step."""
-        timeout = seconds(timeout)
+        timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
         return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
 
@@ -463,6 +471,10 @@ class StepInvoker:
     def _stored_result(self, stored: bytes) -> Any:
         name, output = RESULT.decode(stored)
         return self._incarnation.catalog.result_codec(name).decode(output.encode())
+
+    @property
+    def _owner(self) -> str:
+        return self._actor.caller.user or NO_USER
 
     def _owned(self) -> Owned:
         return Owned(self._incarnation.results, self._actor.caller.user)
@@ -565,10 +577,11 @@ class EntryInvoker:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
         telemetry = self._spawner().telemetry
-        run = self._send(ctx, destination, message, topic, key, ignore_finished)
+        run = self._send(ctx, destination, message, topic, key, ignore_finished, owned)
         await telemetry.entry("send", name_of(topic) or "", ctx.caller.traceparent, run)
 
     async def _send(
@@ -579,24 +592,34 @@ class EntryInvoker:
         topic: Topic[Any] | str | None,
         key: Key | None,
         ignore_finished: bool,
+        owned: bool,
     ) -> None:
         name = name_of(topic)
         body = codec_for(topic).encode(message)
         if key is None:
             key = ctx.options.workflow_uuid
         text = None if key is None else key_text(key)
+        owner = (ctx.caller.user or NO_USER) if owned else None
         while True:
             try:
-                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished)
+                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished, owner)
                 return messages.delivered(letter)
             except Fenced:
                 await self._replaced()
 
-    async def get_event(self, workflow_uuid: UUID, key: EventKey[Any] | str, timeout: float | None) -> Any:
+    async def get_event(
+        self,
+        ctx: InvokingContext,
+        workflow_uuid: UUID,
+        key: EventKey[Any] | str,
+        timeout: float | None,
+        owned: bool,
+    ) -> Any:
         """An event of a workflow; None when it is not set in time."""
-        name, spawner = str(name_of(key)), self._spawner()
-        look = spawner.results.event(workflow_uuid, name, seconds(timeout))
-        value = await spawner.telemetry.entry("get_event", name, None, look)
+        name, spawner = event_name(key), self._spawner()
+        owner = (ctx.caller.user or NO_USER) if owned else None
+        look = spawner.results.event(workflow_uuid, name, as_seconds(timeout), owner)
+        value = await spawner.telemetry.entry("get_event", name, ctx.caller.traceparent, look)
         return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
@@ -616,13 +639,6 @@ def nothing(stored: bytes) -> None:
 def or_nothing(decode: Decode) -> Decode:
     """Reads a value, or that none came in time."""
     return lambda stored: None if stored == messages.NOTHING else decode(stored)
-
-
-def seconds(duration: float | None) -> float | None:
-    """A duration that somebody gave. InvocationError for one that is no time."""
-    if duration is not None and not (math.isfinite(duration) and duration >= 0):
-        raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
-    return duration
 
 
 def earliest(*deadlines: float | None) -> float | None:

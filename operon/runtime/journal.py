@@ -15,7 +15,6 @@ crash. A workflow that does one thing at a time records nothing of the kind and 
 
 from __future__ import annotations
 
-import logging
 import time
 from enum import IntEnum
 from uuid import UUID
@@ -24,10 +23,11 @@ from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.database.mail import Park
 from operon.errors import Evicted, InvocationError, NondeterminismError, OperonInternalError, StopActor
+from operon.masking import masked_logger
 from operon.runtime.committer import Committer
 from operon.runtime.interleaving import Interleaving, Wave, recorded_plan
 
-logger = logging.getLogger("operon.workflows")
+logger = masked_logger("operon.workflows")
 
 
 class StepKind(IntEnum):
@@ -227,9 +227,9 @@ class Journal:
         if self.closed:
             raise self.halted or Evicted("this life of the workflow is over")
         if self.parked:
-            self._committer.unpark(self.workflow_uuid)
+            batch = self._committer.unpark(self.workflow_uuid, self.parking)
+            self._ticket = batch or self._ticket
             self.parked, self.parking = False, None
-            self._ticket = self._committer.current
 
     def announce(self, step: Step, name: str) -> None:
         """Records that a communicator is about to be called, where others are under way."""

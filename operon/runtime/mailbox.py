@@ -34,7 +34,7 @@ class Message(NamedTuple):
 class Mailbox:
     """What one live workflow knows of its mailbox."""
 
-    __slots__ = ("_known", "_messages", "_rings", "_taken", "workflow_uuid")
+    __slots__ = ("_known", "_looking", "_messages", "_more", "_rings", "_taken", "workflow_uuid")
 
     def __init__(self, workflow_uuid: UUID, *, empty: bool) -> None:
         """`empty`: the workflow has just begun here, so there can be nothing in it."""
@@ -42,30 +42,47 @@ class Mailbox:
         self._messages: dict[str | None, deque[Message]] = {}
         self._rings = 0 if empty else 1
         self._known: dict[str | None, int] = {}  # by topic: how many rings the last look came after
-        self._taken: list[tuple[int, Batch]] = []
+        self._more: set[str | None] = set()  # topics of which only the oldest were read
+        self._taken: dict[int, Batch] = {}  # by sequence: what was received, and where that is recorded
+        self._looking = False
 
     def knows(self, topics: Iterable[str | None]) -> bool:
-        """Whether nothing can have come under these topics that is not in memory."""
-        return all(self._known.get(topic, 0) == self._rings for topic in topics)
+        """Whether the oldest message of each of these topics is in memory, if there is one at all."""
+        return all(
+            self._known.get(topic, 0) == self._rings and (topic not in self._more or bool(self._messages.get(topic)))
+            for topic in topics
+        )
 
     def ring(self) -> None:
         """There may be something that is not in memory."""
         self._rings += 1
 
-    def push(self, topic: str | None, message: Message) -> None:
+    def push(self, topic: str | None, sequence: int, body: bytes, traceparent: str | None = None) -> None:
         """The only message in the mailbox. A look may have found it before its sender's batch was known to be there."""
+        if self._looking:  # which may have been too early for this one, and says what is there
+            self._rings += 1
+            return
         waiting = self._messages.setdefault(topic, deque())
-        sequence = message.sequence
-        if all(other.sequence != sequence for other in waiting) and sequence not in dict(self._taken):
-            waiting.append(message)
+        if all(message.sequence != sequence for message in waiting) and sequence not in self._taken:
+            waiting.append(Message(sequence, body, traceparent))
+
+    def look(self) -> int:
+        """A look begins; gives after how many rings. What is durable by now it does not find, and only that."""
+        self._looking = False
+        self._forget()
+        self._looking = True
+        return self._rings
 
     def found(self, topic: str | None, messages: Sequence[Message], rings: int) -> None:
         """What a look that began after so many rings has found: the oldest of a topic, or all of them."""
-        self._taken = [taken for taken in self._taken if not taken[1].done]
-        mine = {sequence for sequence, _ in self._taken}
-        self._messages[topic] = deque(message for message in messages if message.sequence not in mine)
+        self._looking = False
+        self._messages[topic] = deque(message for message in messages if message.sequence not in self._taken)
+        self._known[topic] = rings
         # Where there are more than were read, the rest is looked for when these are taken.
-        self._known[topic] = rings if len(messages) < LOOK_MAX else -1
+        if len(messages) < LOOK_MAX:
+            self._more.discard(topic)
+        else:
+            self._more.add(topic)
 
     def take(self, topics: Sequence[str | None]) -> tuple[str | None, Message] | None:
         """The oldest known message of these topics."""
@@ -80,7 +97,9 @@ class Mailbox:
 
     def taken(self, sequence: int, batch: Batch) -> None:
         """A message was received; it is gone when the batch is durable."""
-        self._taken.append((sequence, batch))
+        self._taken[sequence] = batch
+        if len(self._taken) >= LOOK_MAX:
+            self._forget()
 
     def depth(self, topic: str | None) -> int:
         """How many messages are in memory under a topic."""
@@ -90,6 +109,11 @@ class Mailbox:
     def rings(self) -> int:
         """How often it rang."""
         return self._rings
+
+    def _forget(self) -> None:
+        """Forgets what was received durably. Not while somebody looks, who may still have seen it."""
+        if not self._looking:
+            self._taken = {sequence: batch for sequence, batch in self._taken.items() if not batch.done}
 
     @property
     def in_flight(self) -> int:
@@ -131,7 +155,7 @@ class MailReader:
 
     async def _read(self, wanted: list[tuple[Mailbox, tuple[str | None, ...], asyncio.Future[None]]]) -> None:
         asked = [(mailbox, topic) for mailbox, topics, _ in wanted for topic in topics]
-        rings = [mailbox.rings for mailbox, _ in asked]
+        rings = [mailbox.look() for mailbox, _ in asked]
         found = await self._look_ups.ask(
             lambda connection: notifications.oldest(
                 connection, [(box.workflow_uuid, topic, LOOK_MAX + box.in_flight) for box, topic in asked]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Topics = tuple[str | None, ...]
 Stored = tuple[bytes | None, bytes | None]  # output and error, as a checkpoint holds them
 
-NOTHING = b"null"
+NOTHING = b""  # nothing came in time. No JSON, so it cannot be taken for the message `null`, which may be a wrong one.
 
 _read_any = msgspec.json.Decoder(tuple[str | None, msgspec.Raw]).decode
 _write = msgspec.json.encode
@@ -54,7 +54,14 @@ class Messages:
     # ------------------------------------------------------------------ messages
 
     async def send(
-        self, step: Step, destination: UUID, topic: str | None, body: bytes, key: str | None, keep: bool
+        self,
+        step: Step,
+        destination: UUID,
+        topic: str | None,
+        body: bytes,
+        key: str | None,
+        keep: bool,
+        owner: str | None,
     ) -> None:
         """Sends a message: it, and the record of what became of it, are in one batch."""
         journal = self._journal
@@ -69,6 +76,7 @@ class Messages:
             clock(),
             step.seen,
             self._incarnation.telemetry.outgoing(self._actor.caller.traceparent, destination),
+            owner,
         )
         journal.going_on()
         journal.wait_for(self._incarnation.committer.letter(letter))
@@ -129,7 +137,7 @@ class Messages:
         incarnation.tell(journal.publish(step, key, value), self._actor.workflow_uuid)
         return NOTHING, None
 
-    async def get_event(self, step: Step, target: UUID, key: str, timeout: float | None) -> bytes:
+    async def get_event(self, step: Step, target: UUID, key: str, timeout: float | None, owner: str | None) -> bytes:
         """The stored answer: an event of another workflow, or nothing in time."""
         results = self._incarnation.results
         wait = Wait(WaitKind.EVENT, f"event {key} of {target}", None, target=target, key=key)
@@ -137,7 +145,7 @@ class Messages:
         async def look() -> bytes | None:
             if wait.value is not None:
                 return wait.value
-            row = await results.event_of(target, key, None)
+            row = await results.event_of(target, key, owner, None)
             return NOTHING if row.value is None and row.status in FINISHED_FOR_GOOD else row.value
 
         return await self._watching(step, key, wait, target, timeout, look) or NOTHING

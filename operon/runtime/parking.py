@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,16 @@ SWEEP_SECONDS = 1.0
 PRESSURE = 0.5  # of max_live: with more than that in memory, whoever waits is parked at once
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many workflows are where, at one moment. Costs nothing to ask."""
+
+    live: int  # in memory
+    waiting: int  # ... of which all that is known to wait, and may be parked
+    parked: int  # left memory since this incarnation began
+    woken: int  # have to come back, and wait for room or for the next turn
+
+
 class Parker:
     """The workflows of an incarnation that wait, those that wait longest first."""
 
@@ -35,6 +46,7 @@ class Parker:
         self._room = max_live * PRESSURE
         self._waiting: dict[WorkflowActor, float] = {}  # since when, in the loop's time
         self._soon: asyncio.Handle | None = None
+        self._refused: set[WorkflowActor] = set()  # since the last sweep: tried again by the next one, and not before
         self.parked = 0  # how many were, since the start
         self.returned = 0  # ... and how many of them came back
 
@@ -43,12 +55,19 @@ class Parker:
         """The live workflows that wait."""
         return list(self._waiting)
 
+    @property
+    def counts(self) -> Counts:
+        """How many live, wait, were parked and come back."""
+        incarnation = self._incarnation
+        return Counts(len(incarnation.live), len(self._waiting), self.parked, incarnation.activator.to_come)
+
     async def run(self, started: Callable[[], None]) -> None:
         """Sweeps until cancelled."""
         started()
         pause = min(SWEEP_SECONDS, max(self._after, 0.05))
         while True:
             await asyncio.sleep(pause)
+            self._refused.clear()
             self._sweep()
 
     def changed(self, actor: WorkflowActor) -> None:
@@ -58,7 +77,7 @@ class Parker:
             return
         if actor not in self._waiting:
             self._waiting[actor] = asyncio.get_running_loop().time()
-        if self._soon is None and (self._at_once(actor) or self._pressed):
+        if self._soon is None and actor not in self._refused and (self._at_once(actor) or self._pressed):
             # Two turns later: then the workflow has called whatever else it calls now.
             loop = asyncio.get_running_loop()
             self._soon = loop.call_soon(lambda: setattr(self, "_soon", loop.call_soon(self._sweep_soon)))
@@ -85,7 +104,7 @@ class Parker:
         done = 0
         for actor, since in list(islice(self._waiting.items(), 2 * SWEEP_MAX)):
             late = pressed or now - since >= self._after
-            if not late and not self._at_once(actor):
+            if actor in self._refused or (not late and not self._at_once(actor)):
                 continue
             if actor.idle:
                 self._park(actor)
@@ -104,7 +123,7 @@ class Parker:
             return
         park = waits.park(actor.workflow_uuid, actor.deadline)
         try:
-            self._incarnation.committer.park(park)
+            self._incarnation.committer.park(park, actor.begun)
         except StopActor:
             return
         journal.parked, journal.parking = True, park
@@ -124,6 +143,7 @@ class Parker:
         else:
             if park.parked is False:
                 journal.parked = False
+                self._refused.add(actor)
             actor.ring()
 
     @property

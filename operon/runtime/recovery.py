@@ -12,7 +12,6 @@ One look a second. Nothing is ever taken from a living executor, however many pr
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -23,11 +22,12 @@ from typing import TYPE_CHECKING
 from operon.database import executors, notifications
 from operon.database.connection import Connection, is_weather
 from operon.database.executors import Other
+from operon.masking import masked_logger
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
-logger = logging.getLogger("operon.recovery")
+logger = masked_logger("operon.recovery")
 
 SWEEP_SECONDS = 3_600.0
 GONE_LOOKS_APART = 0.6  # of the poll interval: two looks closer together count as one
@@ -112,4 +112,5 @@ class Recovery:
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await executors.forget(connection)
-            await notifications.bury(connection)
+            while await notifications.bury(connection):
+                pass

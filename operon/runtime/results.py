@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
+from operon.contexts import as_seconds
 from operon.database import notifications, workflows
 from operon.database.connection import Connection, is_conflict
 from operon.database.notifications import EventRow
@@ -118,15 +119,18 @@ class Results:
         return ended.value(workflow_uuid, self.catalog)
 
     async def ended(self, workflow_uuid: UUID, timeout: float | None) -> Ended:
-        """Waits until a workflow is finished; how it ended."""
+        """Waits until a workflow is finished; how it ended. A timeout of 0 looks once."""
+        timeout = as_seconds(timeout)
         bell = Bell()
         self.watch(workflow_uuid, bell)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout or None):
                 while True:
                     ended = await self.end_of(workflow_uuid)
                     if ended is not None:
                         return ended
+                    if timeout == 0:
+                        raise TimeoutError
                     await bell.rung()
         except TimeoutError:
             raise result_timeout(workflow_uuid, timeout) from None
@@ -160,14 +164,14 @@ class Results:
 
     # ------------------------------------------------------------------ events
 
-    async def event(self, workflow_uuid: UUID, key: str, timeout: float | None) -> bytes | None:
+    async def event(self, workflow_uuid: UUID, key: str, timeout: float | None, owner: str | None) -> bytes | None:
         """Waits until a workflow has set an event; None when it has not in time, or has finished without it."""
         bell = Bell(key)
         self.watch(workflow_uuid, bell)
         try:
             async with asyncio.timeout(timeout or None):
                 while True:
-                    row = await self.event_of(workflow_uuid, key)
+                    row = await self.event_of(workflow_uuid, key, owner)
                     if row.value is not None or row.status in FINISHED_FOR_GOOD or timeout == 0:
                         return row.value
                     await bell.rung()
@@ -178,10 +182,15 @@ class Results:
         finally:
             self.unwatch(workflow_uuid, bell)
 
-    async def event_of(self, workflow_uuid: UUID, key: str, patience: float | None = PATIENCE_SECONDS) -> EventRow:
-        """An event, if it is set. Whoever watches the workflow is rung when to ask again."""
+    async def event_of(
+        self, workflow_uuid: UUID, key: str, owner: str | None, patience: float | None = PATIENCE_SECONDS
+    ) -> EventRow:
+        """An event, if it is set. Whoever watches the workflow is rung when to ask again.
+
+        owner: the user whose workflow it has to be, or NO_USER; None for anyone's. Raises NonExistentWorkflowError.
+        """
         self._require_open()
-        row = await self._look_ups.ask(lambda connection: notifications.event(connection, workflow_uuid, key), patience)
+        row = await self._look_ups.ask(lambda c: notifications.event(c, workflow_uuid, key, owner), patience)
         if row is None:
             raise nonexistent(workflow_uuid)
         if row.value is None and row.status == 0:

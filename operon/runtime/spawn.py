@@ -8,7 +8,6 @@ attaches to what is there. Of any number of starts with one UUID one begins it, 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from operon.database.mail import Letter
 from operon.database.uuid7 import uuid7
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
+from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import traced
 from operon.runtime.journal import clock
@@ -29,7 +29,7 @@ from operon.status import Status, WorkflowStatus
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
 
-logger = logging.getLogger("operon.workflows")
+logger = masked_logger("operon.workflows")
 
 STOPPED = (Status.CANCELLED, Status.DEAD)
 
@@ -99,14 +99,21 @@ class Spawner:
         return self._incarnation.deadline_in(timeout)
 
     async def post(
-        self, caller: Caller, destination: UUID, topic: str | None, body: bytes, key: str | None, keep: bool
+        self,
+        caller: Caller,
+        destination: UUID,
+        topic: str | None,
+        body: bytes,
+        key: str | None,
+        keep: bool,
+        owner: str | None,
     ) -> Letter:
         """Sends a message from outside of any workflow; what became of it. Fenced: nothing did."""
         incarnation = self._incarnation
         incarnation.admit_message()
         lane = uuid7()
         trace = self.telemetry.outgoing(caller.traceparent, destination)
-        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace)
+        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace, owner)
         await incarnation.committer.letter(letter).durable(lane)
         return letter
 

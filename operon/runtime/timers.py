@@ -15,7 +15,7 @@ from operon.runtime.clock import Clock
 
 # The loop's timers are good to a millisecond; asking again sooner would only spin.
 SOONEST_SECONDS = 0.001
-# A clock that is set while a timer runs: looked at again at least so often.
+# While nobody looks at the database's clock, and so arms again, the heap is looked at so often.
 LONGEST_SECONDS = 60.0
 
 
@@ -52,7 +52,7 @@ class Timers:
         timer = Timer(self, deadline, callback)
         heapq.heappush(self._heap, (deadline, next(self._order), timer))
         if self._handle is None or deadline < self._armed_for:
-            self._arm()
+            self.arm()
         return timer
 
     def cancelled(self) -> None:
@@ -63,6 +63,17 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
+    def look(self) -> None:
+        """The clock was moved: calls back at once what is due by now."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._fire()
+
+    def after(self, moment: float) -> float | None:
+        """The first deadline after a moment."""
+        deadlines = (deadline for deadline, _, timer in self._heap if timer.callback is not None and deadline > moment)
+        return min(deadlines, default=None)
+
     def close(self) -> None:
         """Nothing is called any more."""
         self._heap.clear()
@@ -70,7 +81,8 @@ class Timers:
             self._handle.cancel()
             self._handle = None
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
+        """Sets the loop's timer for the head of the heap. To be called when the clock was looked at: it may be set."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -90,7 +102,7 @@ class Timers:
             else:
                 callback()
         if self._handle is None:
-            self._arm()
+            self.arm()
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled

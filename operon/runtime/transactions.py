@@ -15,7 +15,6 @@ A transaction runs in a task of its own: a workflow that is taken down meanwhile
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable
@@ -26,10 +25,11 @@ from operon.database.connection import Connection, is_conflict, is_mistake, is_w
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
 from operon.failures import encode_error
+from operon.masking import masked_logger
 from operon.runtime.client import TransactionClient
 from operon.telemetry.spans import attempt_failed
 
-logger = logging.getLogger("operon.transactions")
+logger = masked_logger("operon.transactions")
 
 BACKOFF_FIRST_SECONDS = 0.005
 BACKOFF_MAX_SECONDS = 1.0

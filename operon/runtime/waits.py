@@ -54,6 +54,11 @@ class Bell:
                 self._future = None
         self._rung = False
 
+    @property
+    def unheard(self) -> bool:
+        """Whether it rang, and whoever waits has not had his turn since."""
+        return self._rung
+
     def stop(self, error: StopActor) -> None:
         """Ends the wait with an error."""
         if self._future is not None and not self._future.done():
@@ -111,6 +116,11 @@ class Waits:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether one of them rang, and its branch has not had its turn since."""
+        return any(wait.unheard for wait in self._waiting)
 
     @property
     def topics(self) -> set[str | None]:

@@ -29,11 +29,11 @@ from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
-from operon.runtime.mailbox import Mailbox, Message
+from operon.runtime.mailbox import Mailbox
 from operon.runtime.outcome import Ended
 from operon.runtime.waits import Bell, Wait, Waits
 from operon.status import Status
-from operon.telemetry.masking import hide
+from operon.telemetry.hidden import hide
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -130,7 +130,7 @@ class WorkflowActor:
                 await journal.durable()
                 if self.workflow_uuid in self.gate.taken:
                     raise Fenced(f"workflow {self.workflow_uuid} was started before")
-            status, output, error = await self._outcome(journal)
+            status, output, error = await self.outcome(journal)
             if status != CANCELLED:
                 journal.finished()
             if journal.stopped is not None:
@@ -189,10 +189,11 @@ class WorkflowActor:
         history, self._history = self._history, None
         return history
 
-    async def _outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+    async def outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
+        """Runs the body to its end: status, output and error, as they are stored."""
         incarnation = self._incarnation
         operation = self.operation
-        invoker = StepInvoker(incarnation, self, journal)
+        invoker = self.door(journal)
         ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application, operation.name)
         try:
             if self.arguments is not None:
@@ -212,11 +213,16 @@ class WorkflowActor:
             if isinstance(journal.halted, Cancelled):
                 return CANCELLED, None, encode_error(journal.halted.error)
             if journal.halted is not None:
-                raise journal.halted from None
+                # Its cause says whether this life was refused, or told to go.
+                raise journal.halted from journal.halted.__cause__
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
                 self._incarnation.telemetry.failed(error)
                 return ERROR, None, encode_error(error)
             raise
+
+    def door(self, journal: Journal) -> StepInvoker:
+        """What the calls of the body go through; a replay for a test has one that runs nothing."""
+        return StepInvoker(self._incarnation, self, journal)
 
     async def _finish(self, journal: Journal, status: int, output: bytes | None, error: bytes | None) -> None:
         committer = self._incarnation.committer
@@ -242,13 +248,28 @@ class WorkflowActor:
 
     @property
     def idle(self) -> bool:
-        """Whether all its branches wait for what can be waited for outside of memory."""
+        """Whether all its branches wait for what can be waited for outside of memory, and none has to look again.
+
+        A bell may ring in the turn of the loop in which the database answers that the workflow is parked. Whoever was
+        rung for then looks first: evicted, it would have heard a bell that rings no more.
+        """
         return (
             self.journal is not None
             and self.waits is not None
             and self.journal.halted is None
             and 0 < len(self.waits) == self.journal.outstanding
+            and not self.waits.unheard
         )
+
+    @property
+    def resting(self) -> bool:
+        """Whether all its branches wait, durably or between the attempts of a communicator, and nobody has rung."""
+        if self.journal is None or self.journal.halted is not None:
+            return False
+        waits, pauses = self.waits, self._resting or ()
+        waiting = len(pauses) + (0 if waits is None else len(waits))
+        rung = any(bell.unheard for bell in pauses) or (waits is not None and waits.unheard)
+        return 0 < waiting == self.journal.outstanding and not rung
 
     @property
     def awaited_topics(self) -> set[str | None]:
@@ -256,7 +277,9 @@ class WorkflowActor:
         return set() if self.waits is None else self.waits.topics
 
     async def pause(self, wait: Wait) -> None:
-        """Waits until somebody rings."""
+        """Waits until somebody rings. Raises what the workflow was halted with meanwhile, while it still looked."""
+        if self.journal is not None and self.journal.halted is not None:
+            raise self.journal.halted
         if self.begun is not None and self.begun[0].done:
             self.begun = None  # or whoever waits would keep the records of everybody who began with it
         if self.waits is None:
@@ -278,12 +301,12 @@ class WorkflowActor:
         if self.waits is not None:
             self.waits.ring_all()
 
-    def push(self, topic: str | None, message: Message) -> None:
+    def push(self, topic: str | None, sequence: int, body: bytes, traceparent: str | None) -> None:
         """A message has come, and is the only one."""
         if self.journal is not None and self.journal.halted is not None:
             self.rung = True
             return
-        self.open_mailbox().push(topic, message)
+        self.open_mailbox().push(topic, sequence, body, traceparent)
         if self.waits is not None:
             self.waits.rung_for(topic)
 
@@ -309,15 +332,18 @@ class WorkflowActor:
         self.halt(Evicted("cancelled"))
 
     async def rest(self, seconds: float) -> None:
-        """A pause that ends when the workflow is taken down."""
+        """A pause between attempts: it ends when the workflow is taken down, and a drain does not wait for it."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
+        timer = self._incarnation.timers.at(self._incarnation.clock.now() + seconds, bell.ring)
+        self._incarnation.effect_ended()
         try:
-            async with asyncio.timeout(seconds):
-                await bell.rung()
-        except TimeoutError:
-            return
+            await bell.rung()
+            if self._incarnation.draining and self.journal is not None:
+                raise self.journal.evict(Evicted("the executor stops"))
         finally:
+            self._incarnation.effects += 1
+            timer.cancel()
             self._resting.discard(bell)
 
     async def interruptibly(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -328,7 +354,7 @@ class WorkflowActor:
             return await task
         except asyncio.CancelledError:
             if self.journal is not None and self.journal.halted is not None:
-                raise self.journal.halted from None
+                raise self.journal.halted from self.journal.halted.__cause__
             task.cancel()
             raise
         finally:

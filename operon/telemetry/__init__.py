@@ -8,7 +8,7 @@ that a step looks at. And what is seen never decides anything: no recorded value
     lives      Life: the span of one life of a workflow
     spans      names and attributes; the text form of a trace context
     metrics    the instruments
-    masking    what never gets out in the clear
+    hidden     the masked arguments of what runs, which are cut out of its logs and spans
     logs       fields and formats of log records
     exporting  the SDK, from the standard OTEL_* variables, for `operon start`
 """

@@ -10,7 +10,6 @@ https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,9 +17,10 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from operon.errors import ConfigurationError
+from operon.masking import masked_logger
 from operon.telemetry.observer import is_configured
 
-logger = logging.getLogger("operon.telemetry")
+logger = masked_logger("operon.telemetry")
 
 ASKING = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_")
 PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}

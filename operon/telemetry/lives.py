@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 
 from operon.errors import StopActor
-from operon.telemetry import masking, spans
+from operon.telemetry import hidden, spans
 from operon.telemetry.metrics import Metrics
 
 REMEMBERED_MAX = 10_000  # ended lives that a next one can be linked to; some 2 MB
@@ -90,7 +90,7 @@ class Life:
         self.error_type: str | None = None
 
     def __enter__(self) -> Life:
-        masking.hide(())  # the steps' tasks shall share one set
+        hidden.hide(())  # the steps' tasks shall share one set
         _current.set(self)
         if self._tracer is not None:
             context = spans.from_text(self._parent)

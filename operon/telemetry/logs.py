@@ -1,7 +1,8 @@
 """Log records: the fields of a context's logger, and the two formats of `operon start`.
 
 Records are the standard library's, so whatever an application configured for `logging` goes on to work. The fields are
-attributes of the record (`extra`), and the trace is looked up when something is logged, not before.
+attributes of the record (`extra`), and the trace is looked up when something is logged, not before. Messages and
+tracebacks are masked by the filter of `operon.masking`, before any format sees them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from opentelemetry import trace
 
-from operon.telemetry.masking import masked
+from operon.masking import mask_handlers, told
 from operon.telemetry.spans import from_text
 
 FIELDS = ("workflow_uuid", "operation", "user", "trace_id", "span_id", "request_id")
@@ -61,19 +62,14 @@ class TextFormatter(logging.Formatter):
         super().__init__(TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
-        record.message = masked(record.message)
         line = super().formatMessage(record)
         known = [f"{name}={value}" for name in FIELDS if (value := getattr(record, name, None)) is not None]
         return f"{line}  [{' '.join(known)}]" if known else line
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self.formatException(record.exc_info)
-        record.exc_text = record.exc_text and masked(record.exc_text)
+        if record.exc_text:  # of another handler, whose filters it did not pass
+            record.exc_text = told(record.exc_text)
         return super().format(record)
-
-    def formatStack(self, stack_info: str) -> str:  # noqa: N802
-        return masked(stack_info)
 
 
 class JsonFormatter(logging.Formatter):
@@ -84,15 +80,15 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": masked(record.getMessage()),
+            "message": record.getMessage(),
             **fields_of(record),
         }
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
-            document["exception"] = masked(record.exc_text)
+            document["exception"] = told(record.exc_text)
         if record.stack_info:
-            document["stack"] = masked(self.formatStack(record.stack_info))
+            document["stack"] = told(self.formatStack(record.stack_info))
         return json.dumps(document, default=str)  # not msgspec: this one writes every string there is, on one line
 
 
@@ -101,8 +97,8 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {name: value for name, value in trace_fields().items() if value is not None}
     for name, value in vars(record).items():
         if name not in STANDARD and not name.startswith("_") and value is not None:
-            told = name in FIELDS or isinstance(value, bool | int | float)  # no secret is in an id but by accident
-            fields[name] = value if told else masked(str(value))
+            plain = name in FIELDS or isinstance(value, bool | int | float)  # no secret is in an id but by accident
+            fields[name] = value if plain else told(str(value))
     return fields
 
 
@@ -114,3 +110,4 @@ def configure(level: str, format: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    mask_handlers()

@@ -7,7 +7,6 @@ with `operon.`. No argument, result, message or SQL text is ever one; the size o
 
 from __future__ import annotations
 
-import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from operon.telemetry.masking import masked
+from operon.masking import masked_logger, told
 
 UUID_KEY = "operon.workflow.uuid"
 OPERATION = "operon.operation.name"
@@ -43,7 +42,7 @@ VERB = re.compile(r"[A-Za-z]{1,16}\b", re.ASCII)
 
 W3C = TraceContextTextMapPropagator()
 
-logger = logging.getLogger("operon.telemetry")
+logger = masked_logger("operon.telemetry")
 
 Value = str | int | float | bool
 
@@ -168,7 +167,7 @@ def note(span: Span, error: BaseException, attributes: dict[str, Value] | None =
     event: dict[str, Value] = {
         "exception.type": type_of(error),
         "exception.message": message_of(error),
-        "exception.stacktrace": masked(stack)[-STACK_CHARS_MAX:],
+        "exception.stacktrace": told(stack)[-STACK_CHARS_MAX:],
         **(attributes or {}),
     }
     span.add_event("exception", event)
@@ -182,7 +181,7 @@ def type_of(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     try:
-        return masked(str(error))[:MESSAGE_CHARS_MAX]
+        return told(str(error))[:MESSAGE_CHARS_MAX]
     except Exception:
         return ""
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 LEVELS: dict[str, int] = {"top": 5, "http": 4, "runtime": 3, "actors": 2, "database": 2, "vocabulary": 1, "leaves": 0}
 
 MODULES: dict[str, set[str]] = {
-    "top": {"operon", "operon.app", "operon.testing"},
+    "top": {"operon", "operon.app"},
     "vocabulary": {
         "operon.authorization",
         "operon.catalog",
@@ -30,6 +30,7 @@ MODULES: dict[str, set[str]] = {
         "operon.dsn",
         "operon.errors",
         "operon.failures",
+        "operon.masking",
         "operon.retry",
         "operon.rows",
         "operon.shapes",
@@ -46,6 +47,7 @@ PACKAGES: dict[str, str] = {
     "operon.http": "http",
     "operon.runtime": "runtime",
     "operon.telemetry": "leaves",
+    "operon.testing": "top",
 }
 
 # Libraries that one part of the project keeps to itself.

@@ -22,10 +22,11 @@ def test_the_table_of_settings_has_every_setting_with_its_default() -> None:
     assert [name for name, _ in rows] == list(defaults)
 
 
-def test_the_first_taste_is_taken_from_an_example() -> None:
-    taste, _testing = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_what_it_shows_is_taken_from_the_examples() -> None:
+    taste, messages, _testing = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
     assert taste in (ROOT / "examples/tickets.py").read_text()
+    assert messages in (ROOT / "examples/orders.py").read_text()
 
 
 def test_the_files_that_it_links_to_are_there() -> None:

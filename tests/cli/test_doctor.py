@@ -173,6 +173,7 @@ async def test_rights_that_are_missing_are_named(database: str) -> None:
     assert "usage on schema operon" in health.missing_rights
     assert "insert on operon.workflows" in health.missing_rights
     assert "select on operon.migrations" in health.missing_rights
+    assert "usage on sequence operon.notifications_sequence_seq" in health.missing_rights
     assert not health.server.may_create
 
 

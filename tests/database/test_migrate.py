@@ -15,6 +15,7 @@ import pytest
 from operon.database import testbed
 from operon.database.connection import connect_at_start, describe
 from operon.database.migrate import migrate, migrations
+from operon.database.stock import stock_of
 from operon.errors import DatabaseUnusable, SchemaTooNew
 from operon.testing import TestRuntime
 from tests.database import one_step
@@ -33,7 +34,8 @@ async def test_ten_processes_that_start_at_once_migrate_once(empty: str) -> None
     await asyncio.gather(*(connection.close() for connection in connections))
 
 
-async def test_a_migrated_database_is_left_as_it_is(database: str) -> None:
+async def test_a_migrated_database_is_left_as_it_is(server: str, database: str) -> None:
+    await stock_of(server).rest()  # databases of other tests are made and removed in the background
     connection = await asyncpg.connect(database)
     before = await connection.fetchval("select pg_current_wal_insert_lsn()")
 

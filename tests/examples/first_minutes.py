@@ -46,6 +46,13 @@ async def tickets_class(serve: Serve) -> None:
         expect(await server.post("/shows/Macbeth/seats/A1", {"card": "declined"}), Answer(200, False))
 
 
+async def orders(serve: Serve) -> None:
+    async with serve("examples.orders") as server:
+        order = (await server.post("/orders", {"item": "teapot"})).value
+        expect(await server.post(f"/orders/{order}/payment", {"card": "4242", "cents": 1999}), NO_CONTENT)
+        expect((await server.get(f"/orders/{order}")).status, 200)
+
+
 async def tickets(serve: Serve, ledger: Path) -> None:
     seat, body = "/shows/Hamlet/seats/A1", {"card": "4242"}
     async with serve("examples.tickets:app") as server:
@@ -74,6 +81,7 @@ async def main(operon: str) -> None:
             await hello(serve)
             await bank(serve)
             await tickets_class(serve)
+            await orders(serve)
             await tickets(serve, folder / ".operon/ledger.txt")
         finally:
             EmbeddedPostgres(folder / ".operon/postgres").remove()
@@ -81,4 +89,4 @@ async def main(operon: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(os.path.abspath(sys.argv[1])))
-    print("hello, bank, tickets_class and tickets kept their promises")
+    print("hello, bank, tickets_class, orders and tickets kept their promises")

@@ -11,7 +11,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,16 @@ class Served:
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
 
-    async def stop(self) -> None:
-        """Ends it in order, if it still runs."""
+    async def died(self) -> None:
+        """Waits until it has ended, by whatever hand."""
+        await self._process.wait()
+
+    async def stop(self) -> int:
+        """Ends it in order, if it still runs; its exit code, negative for the signal that it died of."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
-            await self._process.communicate()
+        await self._process.communicate()
+        return await self._process.wait()
 
     async def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -88,18 +93,24 @@ def value_of(response: Any) -> Any:
 
 @asynccontextmanager
 async def served(
-    module: str, folder: Path, *options: str, operon: tuple[str, ...] = (sys.executable, "-m", "operon.cli")
+    module: str,
+    folder: Path,
+    *options: str,
+    operon: tuple[str, ...] = (sys.executable, "-m", "operon.cli"),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Served]:
     """Serves an example from a folder on a free port, and stops it at the end.
 
     operon: the command to do it with; the Operon that is under test here by default.
+    environment: variables beside those of this process.
     """
     if not (folder / "examples").exists():
         shutil.copytree(ROOT / "examples", folder / "examples")
+    source = {"PYTHONPATH": str(ROOT)} if operon[0] == sys.executable else {}
     process = await asyncio.create_subprocess_exec(
         *(*operon, "start", module, "--port", "0", *options),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)} if operon[0] == sys.executable else None,
+        env={**os.environ, **source, **(environment or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -55,11 +55,20 @@ class DirectInvoker:
         raise NotImplementedError
 
     async def send(
-        self, ctx: InvokingContext, destination: UUID, message: Any, topic: Any, key: Any, ignore_finished: bool
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Any,
+        key: Any,
+        ignore_finished: bool,
+        owned: bool,
     ) -> None:
         raise NotImplementedError
 
-    async def get_event(self, workflow_uuid: UUID, key: Any, timeout: float | None) -> Any:
+    async def get_event(
+        self, ctx: InvokingContext, workflow_uuid: UUID, key: Any, timeout: float | None, owned: bool
+    ) -> Any:
         raise NotImplementedError
 
 

@@ -102,6 +102,15 @@ async def test_a_body_of_two_lengths_is_never_two_requests(server: Served, heade
     assert b"hello" not in answer
 
 
+async def test_a_chunked_body_of_http_1_0_is_refused(server: Served) -> None:
+    head = f"POST /value HTTP/1.0\r\nhost: test\r\n{JSON}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+
+    answer = await exchange(server, head + b"0\r\n\r\nGET /hello HTTP/1.1\r\nhost: test\r\n\r\n")
+
+    assert parsed(answer)[0] == 400
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize("pieces", [1, 40])
 async def test_forty_kilobytes_of_headers_are_refused(server: Served, pieces: int) -> None:
     each = 40 * 1024 // pieces

@@ -279,3 +279,19 @@ def test_an_error_that_cannot_be_printed_is_still_told() -> None:
 def test_what_is_not_an_error_is_a_decoding_error(data: bytes) -> None:
     with pytest.raises(DecodingError, match="a stored error cannot be read"):
         decode_error(data)
+
+
+def test_a_secret_in_an_error_is_not_stored_and_the_error_is_raised_without_it() -> None:
+    error = SoldOut("postgresql://app:hunter2@db/shop", 3)
+    error.__dict__["options"] = {"api_key": "hunter2", "host": "db"}
+    error.__dict__["password"] = "hunter2"
+    error.__cause__ = OSError(111, "password=hunter2 is wrong")
+
+    stored = encode_error(ExceptionGroup("Authorization: Bearer hunter2-hunter2", [error]))
+    back: Any = decode_error(stored)
+
+    assert b"hunter2" not in stored
+    assert "***" in back.message
+    assert back.exceptions[0].args == ("postgresql://app:***@db/shop has 3 left",)
+    assert (back.exceptions[0].options, back.exceptions[0].password) == ({"api_key": "***", "host": "db"}, "***")
+    assert (back.exceptions[0].show, back.exceptions[0].left) == ("postgresql://app:***@db/shop", 3)

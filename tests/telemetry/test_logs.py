@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from operon.masking import MASKING
 from operon.telemetry.logs import FORMATS, FieldLogger
 from operon.testing import TestRuntime
 from tests.telemetry import shop
@@ -22,6 +23,7 @@ class Log:
     def __init__(self) -> None:
         self.out = io.StringIO()
         self.handler = logging.StreamHandler(self.out)
+        self.handler.addFilter(MASKING)
 
     def format(self, name: str) -> None:
         self.handler.setFormatter(FORMATS[name]())
@@ -111,5 +113,5 @@ def test_a_json_line_is_one_line_whatever_is_in_it(log: Log) -> None:
     logging.getLogger("anybody").info("two\nlines, \u2028 and \ud800", extra={"count": 3, "odd": object, "flag": True})
 
     (record,) = log.documents("anybody")
-    assert record["message"] == "two\nlines, \u2028 and \ud800"
+    assert record["message"] == "two\n  lines, \\u2028 and \\ud800"
     assert (record["count"], record["flag"], record["odd"]) == (3, True, "<class 'object'>")

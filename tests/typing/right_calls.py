@@ -16,12 +16,27 @@ from operon import (
     CallNext,
     HandlerContext,
     MiddlewareContext,
+    Received,
+    Topic,
     TransactionContext,
     WorkflowContext,
     WorkflowHandle,
     WorkflowStatus,
 )
-from tests.typing.shop import Ticket, charge, checkout, page, price, print_ticket, reserve
+from tests.typing.shop import (
+    CANCEL,
+    PAYMENT,
+    PLACES,
+    STATUS,
+    Payment,
+    Ticket,
+    charge,
+    checkout,
+    page,
+    price,
+    print_ticket,
+    reserve,
+)
 
 
 @operon.workflow
@@ -71,6 +86,47 @@ async def recorded_values(ctx: WorkflowContext) -> None:
     assert_type(await ctx.fetchrow("select 1"), operon.Row | None)
 
 
+@operon.workflow
+async def messages(ctx: WorkflowContext, other: UUID) -> None:
+    assert_type(await ctx.recv(PAYMENT), Payment | None)
+    assert_type(await ctx.recv(PAYMENT, 5), Payment | None)
+    assert_type(await ctx.recv(PAYMENT, timeout=0, required=False), Payment | None)
+    assert_type(await ctx.recv(PAYMENT, required=True), Payment)
+    assert_type(await ctx.recv(PAYMENT, 86400, required=True), Payment)
+    assert_type(await ctx.recv(), Any)
+    assert_type(await ctx.recv("payment", 5, required=True), Any)
+    assert_type(await ctx.recv_any(PAYMENT, CANCEL, timeout=5), Received[Any] | None)
+    assert_type(await ctx.recv_any(PAYMENT, "cancel", required=True), Received[Any])
+    assert_type((await ctx.recv_any(PAYMENT, CANCEL, required=True)).topic, Topic[Any] | str | None)
+    assert_type(await ctx.send(other, Payment(50, "4242"), PAYMENT), None)
+    assert_type(await ctx.send(str(other), "changed my mind", CANCEL, idempotency_key=("a", 1, other)), None)
+    await ctx.send(other, {"anything": "goes"}, "payment", ignore_finished=True)
+    await ctx.send(other, 1, idempotency_key="order 7")
+
+
+@operon.workflow
+async def events_and_time(ctx: WorkflowContext, other: UUID) -> None:
+    assert_type(await ctx.set_event(STATUS, "paid"), None)
+    await ctx.set_event(PLACES, [1, 2], replace=True)
+    await ctx.set_event("anything", object())
+    assert_type(await ctx.get_event(other, STATUS), str | None)
+    assert_type(await ctx.get_event(str(other), PLACES, timeout=5), list[int] | None)
+    assert_type(await ctx.get_event(other, "anything", 5), Any)
+    assert_type(await ctx.sleep(1), None)
+    assert_type(await ctx.sleep_until(ctx.now()), None)
+    either: tuple[None, str | None] = await asyncio.gather(ctx.sleep(0.5), ctx.recv(CANCEL))
+    both: list[str | None] = [await ctx.recv(CANCEL, required=True), await ctx.get_event(other, STATUS), either[1]]
+    both.append(await ctx.get_event(other, STATUS))
+    await checkout(ctx.using(timeout=60), "Hamlet", 1)
+
+
+@operon.post("/webhooks/<uuid:order>")
+async def webhook(ctx: HandlerContext, order: UUID, payment: Payment) -> str | None:
+    await ctx.send(order, payment, PAYMENT, idempotency_key=ctx.idempotency_key)
+    assert_type(await ctx.get_event(order, STATUS, timeout=60), str | None)
+    return await ctx.get_event(order, STATUS)
+
+
 @operon.post("/orders")
 async def place(ctx: HandlerContext, show: str) -> dict[str, str]:
     handle = await checkout(ctx.using(workflow_uuid=ctx.idempotency_key), show, 1)
@@ -84,6 +140,8 @@ async def from_a_script(app: operon.Operon) -> None:
     assert_type(ctx, ApplicationContext)
     assert_type(await reserve(ctx, "Hamlet", 1), bool)
     assert_type(await (await checkout(ctx, "Hamlet", 1)).get_result(), str | None)
+    await ctx.send(UUID(int=1), Payment(50, "4242"), PAYMENT)
+    assert_type(await ctx.get_event(UUID(int=1), STATUS), str | None)
 
 
 async def a_handler_is_a_function_still(ctx: HandlerContext) -> dict[str, Decimal]:
@@ -121,6 +179,8 @@ class Desk:
     @staticmethod
     async def below(ctx: HandlerContext, show: str) -> int:
         assert_type(ctx.retrieve_workflow(show, owned=True), WorkflowHandle[Any])
+        assert_type(await ctx.get_event(show, operon.EventKey("seats", int), owned=True), int | None)
+        await ctx.send(show, 1, operon.Topic("seats", int), owned=True)
         return await Desk.above(ctx, show)
 
 

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 import operon
-from operon import CommunicatorContext, HandlerContext, TransactionContext, WorkflowContext
+from operon import CommunicatorContext, EventKey, HandlerContext, Topic, TransactionContext, WorkflowContext
+
+
+@dataclass(frozen=True)
+class Payment:
+    cents: int
+    card: str
+
+
+PAYMENT = Topic("payment", Payment)
+CANCEL = Topic("cancel", str)
+STATUS = EventKey("status", str)
+PLACES = EventKey("places", list[int])
 
 
 @operon.transaction

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import operon
 from operon import CommunicatorContext, HandlerContext, MiddlewareContext, TransactionContext, WorkflowContext
-from tests.typing.shop import Ticket, charge, checkout, page, reserve
+from tests.typing.shop import CANCEL, PAYMENT, PLACES, STATUS, Payment, Ticket, charge, checkout, page, reserve
 
 
 @operon.transaction
@@ -82,6 +82,72 @@ async def a_child_with_a_wrong_argument(ctx: WorkflowContext) -> None:
 async def sql_in_a_handler(ctx: HandlerContext) -> None:
     await ctx.execute("select 1")  # wrong
     ctx.now()  # wrong
+
+
+@operon.get("/messages")
+async def messages_in_a_handler(ctx: HandlerContext) -> None:
+    await ctx.recv(PAYMENT)  # wrong
+    await ctx.recv_any(PAYMENT, CANCEL)  # wrong
+    await ctx.set_event(STATUS, "paid")  # wrong
+    await ctx.sleep(1)  # wrong
+
+
+@operon.communicator
+async def messages_in_a_communicator(ctx: CommunicatorContext) -> None:
+    await ctx.send(ctx.workflow_uuid, "hello")  # wrong
+    await ctx.get_event(ctx.workflow_uuid, STATUS)  # wrong
+
+
+@operon.transaction
+async def messages_in_a_transaction(tx: TransactionContext) -> None:
+    await tx.send(tx.workflow_uuid, "hello")  # wrong
+    await tx.recv()  # wrong
+
+
+@operon.workflow
+async def a_message_of_another_type(ctx: WorkflowContext) -> None:
+    await ctx.send(ctx.workflow_uuid, "50 cents", PAYMENT)  # wrong
+    await ctx.send(ctx.workflow_uuid, Payment(50, "4242"), CANCEL)  # wrong
+    await ctx.send(ctx.workflow_uuid, None, CANCEL)  # wrong
+
+
+@operon.workflow
+async def a_message_that_may_not_come(ctx: WorkflowContext) -> Payment:
+    return await ctx.recv(PAYMENT, 5)  # wrong
+
+
+@operon.workflow
+async def a_message_received_as_another_type(ctx: WorkflowContext) -> str:
+    return await ctx.recv(PAYMENT, required=True)  # wrong
+
+
+@operon.workflow
+async def a_message_to_nobody(ctx: WorkflowContext) -> None:
+    await ctx.send(7, "hello")  # wrong
+    await ctx.send(ctx.workflow_uuid)  # wrong
+    await ctx.send(ctx.workflow_uuid, "hello", idempotency_key=1.5)  # wrong
+    await ctx.send(ctx.workflow_uuid, "hello", STATUS)  # wrong
+
+
+@operon.workflow
+async def an_event_of_another_type(ctx: WorkflowContext) -> int | None:
+    await ctx.set_event(STATUS, 7)  # wrong
+    await ctx.set_event(PLACES, ["1"])  # wrong
+    await ctx.set_event(PAYMENT, Payment(50, "4242"))  # wrong
+    return await ctx.get_event(ctx.workflow_uuid, STATUS)  # wrong
+
+
+@operon.workflow
+async def an_event_that_may_not_be_set(ctx: WorkflowContext) -> str:
+    return await ctx.get_event(ctx.workflow_uuid, STATUS, timeout=5)  # wrong
+
+
+@operon.workflow
+async def times_that_are_none(ctx: WorkflowContext) -> None:
+    await ctx.sleep("1")  # wrong
+    await ctx.sleep_until(5)  # wrong
+    await ctx.recv(PAYMENT, "5")  # wrong
+    ctx.using(timeout="5")  # wrong
 
 
 @operon.workflow  # wrong

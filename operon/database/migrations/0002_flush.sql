@@ -1,8 +1,12 @@
 -- What an executor writes on behalf of its live workflows, and how those who wait for it are told.
 
+-- The topics that a parked workflow waits for, as they travel: joined by a character that no topic contains.
+create function operon.topics(joined text) returns text[] language sql immutable as
+$$select case when joined = '' then '{""}'::text[] else pg_catalog.string_to_array(joined, e'\x1f') end$$;
+
 -- Tells the executors of these workflows to look at them, one notification each; gives those of the caller's own.
 -- Those that nobody alive owns are for whoever comes first.
-create function operon.ring(me bigint, workflows uuid[]) returns uuid[] language plpgsql
+create function operon.ring(me bigint, workflows uuid[], word text default 'wake') returns uuid[] language plpgsql
 set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -13,7 +17,7 @@ begin
         coalesce('operon_' || e.incarnation, 'operon_all'),
         case when e.incarnation is null then 'work'
             when count(*) > 200 then 'wake:*'
-            else 'wake:' || pg_catalog.string_agg(w.workflow_uuid::text, ',') end
+            else word || ':' || pg_catalog.string_agg(w.workflow_uuid::text, ',') end
     )
     from operon.workflows w
     left join operon.executors e on e.incarnation = w.owner and e.state <> 2
@@ -54,6 +58,7 @@ create function operon.flush(
     me bigint, number bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
     s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
+    s_wait_kind smallint[], s_wait_what text[], s_wait_topics text[], s_wake float8[],
     c_uuid uuid[], c_step integer[], c_kind smallint[], c_name text[], c_output bytea[], c_error bytea[],
     c_started float8[], c_attempts smallint[], c_seen text[],
     f_uuid uuid[], f_status smallint[], f_output bytea[], f_error bytea[],
@@ -78,7 +83,8 @@ begin
     if s_uuid is not null then
         insert into operon.workflows (
             workflow_uuid, owner, status, name, version, inputs, output, error,
-            authenticated_user, authenticated_roles, assumed_role, traceparent, request, parent, parent_step, deadline
+            authenticated_user, authenticated_roles, assumed_role, traceparent, request, parent, parent_step, deadline,
+            wait_kind, wait_what, wait_since, wait_topics, wake_at
         )
         select u.id, me, coalesce(u.status, 0), u.name, app_version, u.inputs, u.output, u.error,
             u.caller::json ->> 'user',
@@ -86,11 +92,17 @@ begin
                 array(select pg_catalog.json_array_elements_text(u.caller::json -> 'roles'))
             end,
             u.caller::json ->> 'assumed_role', u.caller::json ->> 'traceparent',
-            u.request, u.parent, u.parent_step, pg_catalog.to_timestamp(u.deadline)
+            u.request, u.parent, u.parent_step, pg_catalog.to_timestamp(u.deadline),
+            -- One that only waits from its first moment on begins as a parked one.
+            u.wait_kind, u.wait_what, case when u.wait_kind is not null then clock_timestamp() end,
+            operon.topics(u.wait_topics), pg_catalog.to_timestamp(u.wake)
         from unnest(
             s_uuid, s_name, s_inputs, s_status, s_output, s_error, s_caller, s_request, s_parent, s_parent_step,
-            s_deadline
-        ) as u (id, name, inputs, status, output, error, caller, request, parent, parent_step, deadline)
+            s_deadline, s_wait_kind, s_wait_what, s_wait_topics, s_wake
+        ) as u (
+            id, name, inputs, status, output, error, caller, request, parent, parent_step, deadline,
+            wait_kind, wait_what, wait_topics, wake
+        )
         on conflict (workflow_uuid) do nothing;
         get diagnostics affected = row_count;
         if affected <> cardinality(s_uuid) then

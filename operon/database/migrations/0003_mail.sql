@@ -5,14 +5,16 @@
 -- those it waits for FOR SHARE, and then looks, in a new statement, whether what it waits for is there. So of the two
 -- one is first, and the other one sees it. Parking comes last here and skips what is locked, so it never makes a circle.
 
--- The topics that a parked workflow waits for, as they travel: joined by a character that no topic contains.
-create function operon.topics(joined text) returns text[] language sql immutable as
-$$select case when joined = '' then '{""}'::text[] else pg_catalog.string_to_array(joined, e'\x1f') end$$;
+-- Whether a workflow is the one that somebody means who names it. 'ada': of ada's only, '': of nobody's, null: of anyone's.
+-- To everybody else it is unknown. One expression, which the planner writes in place of the call.
+create function operon.is_owned(whose text, authenticated_user text) returns boolean language sql immutable as
+$$select whose is null or whose = coalesce(authenticated_user, '')$$;
 
 create function operon.flush_mail(
     me bigint, number bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
     s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
+    s_wait_kind smallint[], s_wait_what text[], s_wait_topics text[], s_wake float8[],
     c_uuid uuid[], c_step integer[], c_kind smallint[], c_name text[], c_output bytea[], c_error bytea[],
     c_started float8[], c_attempts smallint[], c_seen text[],
     f_uuid uuid[], f_status smallint[], f_output bytea[], f_error bytea[],
@@ -22,7 +24,7 @@ create function operon.flush_mail(
     e_uuid uuid[], e_step integer[], e_key text[], e_value bytea[],
     mailbox_limit integer,
     m_sender uuid[], m_step integer[], m_destination uuid[], m_topic text[], m_body bytea[], m_key text[],
-    m_keep boolean[], m_traceparent text[], m_started float8[], m_seen text[],
+    m_keep boolean[], m_traceparent text[], m_started float8[], m_seen text[], m_owner text[],
     p_uuid uuid[], p_kind smallint[], p_what text[], p_topics text[], p_wake float8[],
     w_waiter uuid[], w_target uuid[], w_key text[],
     out taken uuid[], out woken uuid[], out codes smallint[], out sequences bigint[], out busy uuid[]
@@ -33,6 +35,7 @@ declare
     affected bigint;
     fresh bigint[]; -- messages whose idempotency key was new
     others uuid[];
+    aside uuid[]; -- who wait for other things
     woke boolean[];
     told smallint[];
     parked uuid[];
@@ -42,6 +45,7 @@ begin
     select f.taken, f.woken into taken, woken from operon.flush(
         me, number, app_version,
         s_uuid, s_name, s_inputs, s_status, s_output, s_error, s_caller, s_request, s_parent, s_parent_step, s_deadline,
+        s_wait_kind, s_wait_what, s_wait_topics, s_wake,
         c_uuid, c_step, c_kind, c_name, c_output, c_error, c_started, c_attempts, c_seen,
         f_uuid, f_status, f_output, f_error, bells
     ) as f;
@@ -77,8 +81,9 @@ begin
         if m_key is not null then
             with wanted as materialized (
                 select distinct on (u.destination, u.key) u.n, u.destination, u.key
-                from unnest(m_destination, m_key) with ordinality as u (destination, key, n)
+                from unnest(m_destination, m_key, m_owner) with ordinality as u (destination, key, whose, n)
                 join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
+                    and operon.is_owned(u.whose, w.authenticated_user)
                 where u.key is not null
                 order by u.destination, u.key, u.n
             ), remembered as (
@@ -91,18 +96,22 @@ begin
             from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
         end if;
         -- One look at all of them, in order. `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in
-        -- its mailbox.
+        -- its mailbox; 8, it is parked and waits for other things, but may just be coming back.
         select array_agg(j.code), array_agg(j.woke),
             array_agg(case when j.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end),
             array_agg(
                 case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
                     then case when j.nth = 1 and j.oldest is null then 2 else 1 end
+                    when j.code = 0 and j.owner = me then 8
                     else j.code end
+            ),
+            array_agg(distinct j.destination) filter (
+                where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
             ),
             array_agg(distinct j.destination) filter (
                 where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
             )
-        into codes, woke, sequences, told, others
+        into codes, woke, sequences, told, aside, others
         from (
             select l.*, x.oldest,
                 case when l.status is null then 4
@@ -121,10 +130,12 @@ begin
                     else 0 end as code
             from (
                 select u.*, w.status, w.owner, w.wait_kind,
-                    pg_catalog.row_number() over (partition by u.destination order by u.n) as nth,
+                    pg_catalog.row_number() over (partition by w.workflow_uuid order by u.n) as nth,
                     w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
-                from unnest(m_destination, m_topic, m_key, m_keep) with ordinality as u (destination, topic, key, keep, n)
+                from unnest(m_destination, m_topic, m_key, m_keep, m_owner) with ordinality
+                    as u (destination, topic, key, keep, whose, n)
                 left join operon.workflows w on w.workflow_uuid = u.destination
+                    and operon.is_owned(u.whose, w.authenticated_user)
             ) as l
             left join lateral (
                 select min(n.sequence) as oldest, max(n.sequence) as newest
@@ -160,7 +171,10 @@ begin
         if others is not null then
             perform operon.ring(me, others);
         end if;
-        if 2 < any (codes) then
+        if aside is not null then
+            perform operon.ring(me, aside, 'look');
+        end if;
+        if codes && '{3,4,5,6,7}' then
             update operon.executors set answers = pg_catalog.array_to_string(codes, ',') where incarnation = me;
         end if;
     end if;
@@ -197,7 +211,11 @@ begin
             )
             union
             select x.waiter from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
-            where exists (select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0)
+            where exists (
+                    select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0
+                        -- One that was cancelled, or is dead, may be resumed, and set the event after all.
+                        and (x.key = '' or t.status + 0 in (1, 2))
+                )
                 or exists (select from operon.events e where e.workflow_uuid = x.target and e.key = x.key)
         );
         update operon.workflows w

@@ -36,6 +36,12 @@ begin
     if not found then
         raise exception 'there is no workflow %', destination using errcode = 'OP404';
     end if;
+    if w.status <> 0 and exists (
+        select from operon.notification_keys k
+        where k.destination = send.destination and k.key = pg_catalog.to_json(idempotency_key)::text
+    ) then
+        return false;
+    end if;
     if w.status <> 0 then
         insert into operon.dead_letters (destination, sequence, sent_at, topic, body, reason)
         values (destination, pg_catalog.nextval('operon.notifications_sequence_seq'), clock_timestamp(), topic,
@@ -58,9 +64,10 @@ begin
     insert into operon.notifications (destination, topic, body, woke)
     values (destination, topic, pg_catalog.convert_to(body::text, 'UTF8'),
         w.wait_kind is not null and coalesce(topic, '') = any (w.wait_topics));
-    if w.wait_kind is null or coalesce(topic, '') = any (w.wait_topics) then
-        perform operon.ring(0, array[destination]);
-    end if;
+    perform operon.ring(
+        0, array[destination],
+        case when w.wait_kind is null or coalesce(topic, '') = any (w.wait_topics) then 'wake' else 'look' end
+    );
     return true;
 end
 $$;

@@ -26,18 +26,21 @@ declare
     members uuid[];
     owners bigint[];
     locked bigint[] := '{}';
+    seen uuid[] := '{}';
 begin
+    -- The executors first and then the workflows, as a flush does; again until nothing has changed in between.
     loop
         members := operon.family(root, '{0}');
-        perform from operon.workflows w where w.workflow_uuid = any (members) order by w.workflow_uuid for no key update;
         owners := array(
             select distinct e.incarnation from operon.workflows w
             join operon.executors e on e.incarnation = w.owner and e.state <> 2
             where w.workflow_uuid = any (members) order by e.incarnation
         );
-        exit when owners <@ locked;
+        exit when owners <@ locked and members <@ seen;
         perform from operon.executors e where e.incarnation = any (owners) order by e.incarnation for update;
+        perform from operon.workflows w where w.workflow_uuid = any (members) order by w.workflow_uuid for no key update;
         locked := locked || owners;
+        seen := seen || members;
     end loop;
     update operon.executors e
     set revoked = coalesce(e.revoked, '{}') || array(

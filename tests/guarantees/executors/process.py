@@ -32,11 +32,14 @@ class ExecutorProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def post(self, path: str) -> Any:
+    async def post(self, path: str, **arguments: Any) -> Any:
         """The JSON, or text, that a route answers."""
+        content = json.dumps(arguments).encode() if arguments else None
+        headers = {"content-type": "application/json"} if arguments else {}
+        request = urllib.request.Request(self.url + path, content, headers, method="POST")
 
         def ask() -> bytes:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, method="POST"), timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 body: bytes = answer.read()
                 return body
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 import operon
 from tests.guarantees.worker import witness
@@ -137,6 +138,87 @@ async def failing(ctx: operon.WorkflowContext, token: str) -> None:
     await beside(ctx, token)
     await charge(ctx, token)
     await decline(ctx, token)
+
+
+# ------------------------------------------------------------------ messages, events and time
+
+
+@operon.workflow
+async def write(ctx: operon.WorkflowContext, token: str) -> dict[str, Any]:
+    """Corresponds with a workflow of its own, and sleeps and waits in between."""
+    facts = f"{token} {ctx.uuid4()} {ctx.random()!r}"
+    got: dict[str, Any] = {"facts": facts}
+    handle = await read(ctx, ctx.workflow_uuid)
+    reader = handle.workflow_uuid
+    await ctx.set_event("state", "writing")
+    await ctx.send(reader, f"{facts} 1", "letters")
+    await ctx.send(reader, f"{facts} 2", "letters", idempotency_key="the second")
+    got["replies"] = [await ctx.recv("replies"), await ctx.recv("replies")]
+    await ctx.set_event("state", "answered", replace=True)
+    await ctx.set_event("answered", facts)
+    await ctx.sleep(0.15)
+    got["nothing"] = await ctx.recv("nothing", timeout=0.05)
+    got["read"] = await ctx.get_event(reader, "read")
+    got["no event"] = await ctx.get_event(reader, "no event", timeout=0.05)
+    got["charge"] = await charge(ctx, facts)
+    await ctx.send(reader, facts, "end")
+    got["result"] = await handle.get_result()
+    return got
+
+
+@operon.workflow
+async def read(ctx: operon.WorkflowContext, writer: UUID) -> list[str]:
+    first = await ctx.recv("letters", timeout=600)
+    await charge(ctx, first)
+    await ctx.send(writer, first, "replies")
+    second = await ctx.recv("letters")
+    await beside(ctx, second)
+    await ctx.send(writer, second, "replies")
+    answered = await ctx.get_event(writer, "answered")
+    await ctx.set_event("read", [first, second])
+    last = await ctx.recv("end")
+    return [answered, last]
+
+
+def expected_of_write(facts: str) -> dict[str, Any]:
+    """The result of `write`, for the values that its run drew."""
+    letters = [f"{facts} 1", f"{facts} 2"]
+    return {
+        "facts": facts,
+        "replies": letters,
+        "nothing": None,
+        "read": letters,
+        "no event": None,
+        "charge": f"charged {facts}",
+        "result": [facts, facts],
+    }
+
+
+@operon.workflow
+async def receive(ctx: operon.WorkflowContext, count: int) -> list[int]:
+    """Receives so many numbers, and tells the world each."""
+    numbers: list[int] = []
+    for _ in range(count):
+        numbers.append(await ctx.recv("numbers"))
+        await charge(ctx, str(numbers[-1]))
+    return numbers
+
+
+@operon.workflow
+async def wait_shortly(ctx: operon.WorkflowContext, seconds: float) -> list[int | None]:
+    """What comes in time, and what is there afterwards."""
+    in_time = await ctx.recv("numbers", timeout=seconds)
+    await ctx.recv("sent")
+    return [in_time, await ctx.recv("numbers", timeout=0)]
+
+
+@operon.workflow
+async def nap(ctx: operon.WorkflowContext, seconds: float) -> None:
+    """Sleeps, and then writes down when it woke, by the database's clock."""
+    await ctx.sleep(seconds)
+    await ctx.execute(
+        "insert into ledger values ($1, 'woke', extract(epoch from clock_timestamp())::text)", ctx.workflow_uuid
+    )
 
 
 # What the ledger of one `everything` and its child holds in the end.

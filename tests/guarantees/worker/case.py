@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -71,11 +71,11 @@ class Server:
         self.folder = folder
 
     @asynccontextmanager
-    async def case(self, name: str) -> AsyncGenerator[Case]:
-        """An empty database; processes that are left at the end are killed."""
+    async def case(self, name: str, **settings: Any) -> AsyncGenerator[Case]:
+        """An empty database; processes that are left at the end are killed. `settings`: other ones than of a life."""
         database = self._free.pop() if self._free else await self._another()
         connection: Any = await connect(database, {"application_name": "the case"})
-        case = Case(name, self, database, connection)
+        case = Case(name, self, database, connection, settings)
         try:
             yield case
         finally:
@@ -99,7 +99,7 @@ class Server:
 class Case:
     """A database and the processes on it, one after another or side by side."""
 
-    def __init__(self, name: str, server: Server, url: str, connection: Any) -> None:
+    def __init__(self, name: str, server: Server, url: str, connection: Any, settings: Mapping[str, Any]) -> None:
         self.name = name
         self.url = url
         self.witness = server.witness
@@ -107,6 +107,7 @@ class Case:
         self.processes: list[ForkServerProcess] = []
         self.snapshots: list[dict[tuple[UUID, int], str]] = [{}]
         self.outcomes: dict[UUID, str] = {}
+        self._settings = settings
         self._server = server
         self._id = f"{name} {secrets.token_hex(4)}"
 
@@ -142,6 +143,7 @@ class Case:
             "WITNESS": str(self._server.socket),
             "CASE": self._id,
             "LIFE": str(life),
+            "SETTINGS": msgspec.json.encode(self._settings).decode(),
         }
 
     def trace_of(self, life: int) -> Path:

@@ -11,6 +11,7 @@ What it is to do stands in the environment:
     AFTERWARDS     the same, when those have ended
     STAY           do not end by itself
     KILL           a JSON array of Site
+    SETTINGS       a JSON object of settings that are not the usual ones
     TRACE, LOG     files for the labels of its messages, and for what it says
 """
 
@@ -59,7 +60,8 @@ def live(environment: Mapping[str, str]) -> None:
 
 
 async def main() -> None:
-    app = operon.Operon(application, **SETTINGS)
+    settings = msgspec.json.decode(os.environ.get("SETTINGS", "{}"), type=dict[str, Any])
+    app = operon.Operon(application, **{**SETTINGS, **settings})
     async with app:
         await registered(app)
         for variable in ("STARTS", "AFTERWARDS"):

@@ -53,20 +53,23 @@ NUMBER = re.compile(r"(?<=[_ ])\d+")
 
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
-STARTS, NUMBERS, STEPS, ENDS = 4, 15, 17, 23
-RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 28, 30, 33, 39, 48
+STARTS, PARKED, NUMBERS, STEPS, ENDS = 4, 14, 19, 21, 27
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 32, 34, 37, 43, 53
 
 When = Literal["before", "after", "held"]
 
+ANY = "any message"
+
 
 class Site(msgspec.Struct, frozen=True):
-    """One message of a process: the n-th of its label, and when to strike."""
+    """One message of a process: the n-th of its label, or of all from `since` on, and when to strike."""
 
     label: str
     when: When = "before"
     nth: int = 1
     signal: Literal["SIGKILL", "SIGSTOP", "CUT", "SLOW"] = "SIGKILL"
     seconds: float = 0.25  # how long a message is held, or slow
+    since: str = ""  # with ANY: the label of the message that is the first
 
     def __str__(self) -> str:
         return f"{self.signal} {self.when} {self.label} #{self.nth}"
@@ -75,6 +78,7 @@ class Site(msgspec.Struct, frozen=True):
 def install(sites: Sequence[Site], trace: str | None) -> None:
     """Strikes at each of the sites, from the next connection on; writes the label of every message to `trace`."""
     seen: dict[str, int] = {}
+    counted = [0 for _ in sites]
     file = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if trace else None
 
     def watched(name: str) -> Any:
@@ -85,7 +89,17 @@ def install(sites: Sequence[Site], trace: str | None) -> None:
             nth = seen[label] = seen.get(label, 0) + 1
             if file is not None:
                 os.write(file, f"{label}\n".encode())
-            site = next((site for site in sites if (site.label, site.nth) == (label, nth)), None)
+            for number, first in enumerate(sites):
+                if first.label == ANY and (counted[number] or first.since == label):
+                    counted[number] += 1
+            site = next(
+                (
+                    site
+                    for site, count in zip(sites, counted, strict=True)
+                    if (site.label, site.nth) == (label, nth) or (site.label == ANY and site.nth == count)
+                ),
+                None,
+            )
             if site is not None and site.when != "after":
                 await strike(site, self)
             answer = await exchange(self, *args, **kwargs)
@@ -138,6 +152,7 @@ def text_label(text: str) -> str:
 
 def flush_label(args: Any) -> str:
     parts = [f"start {name}" for name in args[STARTS] or ()]
+    parts += ["parked" for kind in args[PARKED] or () if kind is not None]
     for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
         parts.append(name[:45] if number >= 0 else f"call {name}")
     parts += ["end" for _ in args[ENDS] or ()]

@@ -1,0 +1,106 @@
+"""Plans: however many workflows wait and however many have finished, nothing that runs all the time reads them all.
+
+Counted, not timed: the server counts each scan of a whole table, whoever makes it, also inside of a function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import operon
+from operon import EventKey, WorkflowContext
+from operon.testing import TestRuntime
+
+DONE = EventKey("done", int)
+
+FILL = """
+insert into operon.workflows (workflow_uuid, name, version, inputs, status, output, owner)
+select gen_random_uuid(), 'receive', '', '{{}}', 1, 'null', 1 from generate_series(1, {finished});
+insert into operon.workflows (
+    workflow_uuid, name, version, inputs, owner, wait_kind, wait_what, wait_topics, wake_at
+)
+select gen_random_uuid(), 'receive', '', '{{"times": 1}}', 1, 0, 'recv topic', '{{topic}}',
+    clock_timestamp() + make_interval(days => 1 + n % 300)
+from generate_series(1, {waiting}) as n;
+insert into operon.notifications (destination, topic, body)
+select workflow_uuid, 'other', '1' from operon.workflows where wait_kind is not null;
+insert into operon.events (workflow_uuid, step, key, value)
+select workflow_uuid, 0, 'done', '1' from operon.workflows where wait_kind is not null;
+insert into operon.waits (target, waiter, key)
+select workflow_uuid, workflow_uuid, 'never' from operon.workflows where wait_kind is not null;
+insert into operon.checkpoints (workflow_uuid, step, kind, name, output)
+select workflow_uuid, 0, 5, 'now', '1' from operon.workflows where wait_kind is not null;
+"""
+LARGE = ("workflows", "checkpoints", "notifications", "events", "waits")
+SCANS = "select relname, seq_scan from pg_stat_user_tables where schemaname = 'operon' and relname = any ($1)"
+
+
+@operon.workflow
+async def receive(ctx: WorkflowContext, times: int) -> int:
+    """Everything that is written for those who wait."""
+    total = 0
+    for _ in range(times):
+        total += await ctx.recv("topic", 3600)
+    await ctx.set_event(DONE, total)
+    return total
+
+
+@operon.workflow
+async def ask(ctx: WorkflowContext, times: int) -> int | None:
+    child = await receive(ctx, times)
+    for number in range(times):
+        await ctx.send(child.workflow_uuid, number, "topic", idempotency_key=number)
+    done, result = await asyncio.gather(ctx.get_event(child.workflow_uuid, DONE), child.get_result())
+    return done if done == result else None
+
+
+async def scans(runtime: TestRuntime) -> dict[str, int]:
+    """How often each of the large tables was read as a whole, by sessions that have ended."""
+    return {row["relname"]: row["seq_scan"] for row in await runtime.fetch(SCANS, list(LARGE))}
+
+
+async def told(runtime: TestRuntime) -> None:
+    """Ends every session of the runtime, and so has each one tell what it has counted."""
+    await runtime.restart()
+    query = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'operon'"
+    while await runtime.fetchval(query) > 20:  # noqa: ASYNC110 - no bell rings
+        await asyncio.sleep(0.01)
+
+
+async def work(runtime: TestRuntime) -> list[Any]:
+    """Something of everything: parked and brought back, sent to, cancelled in time, recovered."""
+    handles = [await ask(runtime.context.using(timeout=3600), 3) for _ in range(10)]
+    results = [await handle.get_result(timeout=60) for handle in handles]
+    for handle in handles:
+        await handle.get_status()
+        await runtime.context.get_event(handle.workflow_uuid, DONE, timeout=0)
+    parked = await receive(runtime.context, 1)
+    await runtime.crash()
+    await runtime.context.send(parked.workflow_uuid, 7, "topic", idempotency_key="k")
+    return [*results, await runtime.context.retrieve_workflow(parked.workflow_uuid).get_result(timeout=60)]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "finished"),
+    [
+        pytest.param(2_000, 20_000),
+        pytest.param(100_000, 1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
+)
+async def test_nothing_that_runs_all_the_time_reads_a_whole_table(waiting: int, finished: int) -> None:
+    async with TestRuntime(__name__, evict_always=True, poll_seconds=0.1) as runtime:
+        for statement in FILL.format(waiting=waiting, finished=finished).split(";\n"):
+            if statement.strip():
+                await runtime.execute(statement)
+        await runtime.execute("analyze")
+        await told(runtime)
+        before = await scans(runtime)
+
+        results = await work(runtime)
+        await told(runtime)
+
+        assert results == [3] * 10 + [7]
+        assert await scans(runtime) == before
