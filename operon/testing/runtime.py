@@ -59,7 +59,7 @@ class TestRuntime:
         self._server = database_url
         self._name = ""
         self._url = ""
-        self._check_replay = check_replay
+        self.checks_replay = check_replay
         self._client: HttpClient | None = None
         self._overrides: dict[str, Any] = {}
         self.app: Operon
@@ -88,7 +88,7 @@ class TestRuntime:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._check_replay and error is None and self.executor.running:
+            if self.checks_replay and error is None and self.executor.running:
                 await self.check_replay()
         finally:
             try:
