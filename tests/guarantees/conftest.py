@@ -21,7 +21,7 @@ async def server(tmp_path: Path) -> AsyncGenerator[case.Server]:
 
 @pytest.fixture(autouse=True)
 def no_replay_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workflows here measure time, are cancelled half way and crash on purpose: what they promise is asserted by hand."""
+    """Workflows here measure time, are cancelled and crash on purpose: what they promise is asserted by hand."""
 
     async def nothing(_executor: Executor) -> int:
         return 0
