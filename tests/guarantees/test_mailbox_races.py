@@ -167,8 +167,9 @@ DISAGREE = """
     from operon.workflows w
     join lateral (
         -- Nothing in time is recorded as no text at all.
-        select '[' || string_agg(coalesce(nullif(convert_from(c.output, 'UTF8'), ''), 'null'), ',' order by c.step) || ']'
-            as answers
+        select '[' || string_agg(
+            coalesce(nullif(convert_from(c.output, 'UTF8'), ''), 'null'), ',' order by c.step
+        ) || ']' as answers
         from operon.checkpoints c
         where c.workflow_uuid = w.workflow_uuid and c.kind = 11 and c.name = 'late'
     ) as recorded on true
