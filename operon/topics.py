@@ -103,7 +103,7 @@ def key_text(key: Key) -> str:
     """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two. InvocationError."""
     given: Any = key
     several = isinstance(given, tuple | list)
-    parts: list[Any] = list(given) if several else [given]
+    parts: list[Any] = [*given] if several else [given]
     try:
         if all(isinstance(part, str | int | UUID) for part in parts):
             text = msgspec.json.encode(parts if several else key).decode()

@@ -84,11 +84,6 @@ async def leave(connection: Connection, incarnation: int) -> int:
     return released
 
 
-async def revoked(connection: Connection, incarnation: int) -> list[UUID]:
-    """Workflows of this executor that were cancelled and that it has not dropped yet."""
-    return await connection.fetchval(SQL["revoked"], incarnation) or []
-
-
 async def forget_revoked(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> None:
     """Says that these have been dropped."""
     await connection.execute(SQL["forget_revoked"], incarnation, list(workflows))

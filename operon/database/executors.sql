@@ -56,10 +56,6 @@ with released as (
 )
 select count(*) from released
 
--- name: revoked
--- Workflows of this executor that were cancelled.
-select revoked from operon.executors where incarnation = $1
-
 -- name: forget_revoked
 -- These have been dropped; there may be others by now.
 update operon.executors

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import secrets
 import threading
 from collections.abc import AsyncGenerator, Coroutine
@@ -22,10 +21,11 @@ from typing import Any, TypeVar
 
 from operon.database.connection import Connection, close, connect
 from operon.database.testbed import check, migrated_template
+from operon.masking import masked_logger
 
 T = TypeVar("T")
 
-logger = logging.getLogger("operon.testing")
+logger = masked_logger("operon.testing")
 
 END_SECONDS = 30.0
 

@@ -86,11 +86,11 @@ class StatusRow(msgspec.Struct, frozen=True):
 
 async def candidates(
     connection: Connection, incarnation: int, names: list[str], limit: int, ahead_seconds: float
-) -> tuple[list[Candidate], float]:
-    """Work for this executor, and the database's time."""
+) -> tuple[list[Candidate], float, bool]:
+    """Work for this executor, the database's time, and whether workflows of this executor were cancelled."""
     rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds)
-    *found, (_, _, now) = rows
-    return [Candidate(*row) for row in found], now
+    *found, (_, revoked, now) = rows
+    return [Candidate(*row) for row in found], now, revoked
 
 
 async def claim(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> list[Claimed]:

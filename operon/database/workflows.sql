@@ -1,7 +1,8 @@
 -- name: candidates
 -- Work for this executor, of names that its application knows: others stay where they are and cost nothing, until an
 -- executor with the code comes. First what nobody alive runs; then parked workflows, of its own and of the dead, that
--- have got what they waited for, or soon will have (`wake_at`). The last row, without a workflow, is the time.
+-- have got what they waited for, or soon will have (`wake_at`). The last row, without a workflow, is the time,
+-- and whether workflows of this executor were cancelled.
 (
     select w.workflow_uuid, false as mine, null::float8 as wake_at
     from operon.workflows w
@@ -31,15 +32,20 @@
     limit $3
 )
 union all
-select null, null, extract(epoch from operon.clock())::float8
+select null, exists (select from operon.executors e where e.incarnation = $1 and e.revoked is not null),
+    extract(epoch from operon.clock())::float8
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.
+-- What was cancelled here and resumed waits until this executor has dropped what it had of it.
 update operon.workflows w
 set owner = $1, epoch = epoch + 1, updated_at = clock_timestamp()
 where w.workflow_uuid = any ($2) and w.status = 0
     and (w.owner is null or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
-    and exists (select from operon.executors e where e.incarnation = $1 and e.state = 0)
+    and exists (
+        select from operon.executors e
+        where e.incarnation = $1 and e.state = 0 and w.workflow_uuid <> all (coalesce(e.revoked, '{}'))
+    )
 returning w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
     w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics
 

@@ -174,11 +174,13 @@ class Activator:
         """Finds work, claims what is nobody's; True if there may be more."""
         incarnation = self._incarnation
         room = self._room
-        found, now = await workflows.candidates(
+        found, now, revoked = await workflows.candidates(
             connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
         )
         incarnation.clock.sample(now)
         incarnation.timers.arm()
+        if revoked:
+            incarnation.committer.look()
         orphans: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:

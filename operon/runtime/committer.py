@@ -52,12 +52,14 @@ class Committer:
         on_fenced: Callable[[], None],
         on_mail: Callable[[Batch], None],
         on_revoked: Callable[[Sequence[UUID]], None] = lambda _: None,
+        on_forgotten: Callable[[], None] = lambda: None,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._writer = writer
         self._lease = lease
         self._on_fenced = on_fenced
         self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
+        self._on_forgotten = on_forgotten  # called when nothing of them is left: they may be claimed here again
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._telemetry = telemetry
         self._queue: deque[Batch] = deque()
@@ -67,6 +69,7 @@ class Committer:
         self._fenced = False
         self._broken: dict[UUID, Exception] = {}  # whose record was refused, until their actor starts again
         self._sealed: StopActor | None = None  # what an actor gets that still wants to append
+        self._look_wanted = False
         self._number = 0
         self.flushes = 0
 
@@ -198,6 +201,11 @@ class Committer:
         if self._sealed is None:
             (batch or self._open(0)).bells.add(bell)
 
+    def look(self) -> None:
+        """Flushes even if there is nothing to record: the database has something to say to this executor."""
+        self._look_wanted = True
+        self._wake()
+
     def drop(self, workflow_uuid: UUID) -> None:
         """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
         for batch in (*self._queue, self._current):
@@ -253,8 +261,9 @@ class Committer:
     def _take(self) -> Batch | None:
         if self._queue:
             batch = self._queue.popleft()
-        elif self._current.records or self._current.bells or self._current.waiters:
+        elif self._current.records or self._current.bells or self._current.waiters or self._look_wanted:
             batch, self._current = self._current, Batch()
+            self._look_wanted = False
         else:
             return None
         batch.sent = True
@@ -323,6 +332,8 @@ class Committer:
             if not is_weather(error):
                 raise
             logger.warning("a note about cancelled workflows stays for now: %s", error)  # the next flush finds it again
+        else:
+            self._on_forgotten()
 
     async def _landed(self, batch: Batch, error: Exception, failures: int) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""

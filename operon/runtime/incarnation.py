@@ -98,7 +98,15 @@ class Incarnation:
         self._dying: set[asyncio.Task[None]] = set()
         self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
         self._writer = Writer(url, settings.version, settings.mailbox_limit)
-        self.committer = Committer(self._writer, self.lease, self.fence, self._committed, self._revoked, telemetry)
+        self.committer = Committer(
+            self._writer,
+            self.lease,
+            self.fence,
+            self._committed,
+            self._revoked,
+            lambda: self.activator.ring(),
+            telemetry,
+        )
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
@@ -290,17 +298,13 @@ class Incarnation:
         elif word == "done":
             self.results.ring(UUID(rest))
         elif word == "revoked":
-            self._dying.add(task := asyncio.get_running_loop().create_task(self._look_at_revoked()))
-            task.add_done_callback(self._dying.discard)
+            self.committer.look()
         elif word == "tell":
             uuid, _, listener = rest.partition(":")
             self._listen(UUID(uuid), int(listener))
 
-    async def _look_at_revoked(self) -> None:
-        """Somebody has cancelled workflows of ours: they stop now, and not only when they record something."""
-        self._revoked(await self.look_ups.ask(lambda connection: executors.revoked(connection, self.number)))
-
     def _revoked(self, workflow_uuids: Sequence[UUID]) -> None:
+        """Somebody has cancelled workflows of ours: nothing of them is recorded any more."""
         for workflow_uuid in workflow_uuids:
             actor = self.live.get(workflow_uuid)
             if actor is not None and not actor.over:

@@ -13,6 +13,7 @@ steps are compared; a dead one has shown already that its code does not fit.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,19 +193,33 @@ class RecordedSteps(StepInvoker):
 
 
 class PastSleeps(Messages):
-    """Sleeps of a workflow that has ended: those that had ended by then are over, the others never end."""
+    """Sleeps of a workflow that has ended: those that had ended by then are over, the others never end.
 
-    __slots__ = ("_ended_at", "_history")
+    Of sleeps that go on side by side the one that ended first ends first again.
+    """
+
+    __slots__ = ("_due", "_ended_at", "_history")
 
     def __init__(self, incarnation: Incarnation, actor: Replayed, history: History) -> None:
         super().__init__(incarnation, actor, history)
+        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
         self._ended_at = actor.ended_at
         self._history = history
 
     async def sleep(self, deadline: float) -> None:
-        """Does not wait."""
+        """Waits for a moment, in which others may begin to sleep that ended earlier."""
         if deadline > self._ended_at:
             await self._history.no_answer()
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        heapq.heappush(self._due, (deadline, len(self._history.asked), over))
+        loop.call_later(LOOK_SECONDS / 4, self._next_is_over)
+        await over
+
+    def _next_is_over(self) -> None:
+        over = heapq.heappop(self._due)[2]
+        if not over.done():
+            over.set_result(None)
 
 
 async def outcome_of(body: asyncio.Task[Outcome], history: History, *, cancelled: bool) -> Outcome | None:

@@ -216,8 +216,8 @@ async def test_a_topic_keeps_its_order_whatever_else_comes(runtime: TestRuntime)
     handle = await receive(runtime.context, "a", 3)
 
     for number in range(3):
-        await runtime.context.send(handle.workflow_uuid, f"a{number}", "a")
         await runtime.context.send(handle.workflow_uuid, f"b{number}", "b")
+        await runtime.context.send(handle.workflow_uuid, f"a{number}", "a")
 
     assert await handle.get_result() == ["a0", "a1", "a2"]
 

@@ -37,7 +37,9 @@ def test_there_are_these_commands() -> None:
         "postgres stop",
         "postgres url",
         "start",
+        "workflow cancel",
         "workflow list",
+        "workflow resume",
         "workflow show",
         "workflow steps",
     ]

@@ -271,3 +271,30 @@ async def test_an_unknown_workflow_cannot_be_cancelled(runtime: TestRuntime) -> 
         await handle.cancel()
     with pytest.raises(operon.NonExistentWorkflowError):
         await handle.resume()
+
+
+async def test_a_workflow_that_is_cancelled_and_resumed_again_and_again_goes_on_each_time(runtime: TestRuntime) -> None:
+    handle = await waits(runtime.context)
+    await settled(runtime, handle.workflow_uuid)
+
+    for _ in range(10):
+        assert await handle.cancel()
+        assert await handle.resume()
+        await settled(runtime, handle.workflow_uuid)
+    await runtime.context.send(handle.workflow_uuid, 7, GO)
+
+    async with asyncio.timeout(60):
+        assert await handle.get_result() == 7
+    assert [row[0] for row in await runtime.fetch("select what from noted")] == ["before", "after"]
+
+
+async def test_a_cancel_that_nobody_was_told_of_is_found_by_the_next_look(anyio_backend: str) -> None:
+    async with TestRuntime(__name__, notify="off", poll_seconds=0.3, park_after_seconds=600.0) as runtime:
+        handle = await waits(runtime.context)
+        await settled(runtime, handle.workflow_uuid)
+
+        async with Operon(__name__, database_url=runtime.database_url, poll_seconds=60.0) as other:
+            assert await other.context().retrieve_workflow(handle.workflow_uuid).cancel()
+
+        with pytest.raises(operon.WorkflowCancelledError):
+            await handle.get_result(timeout=60)

@@ -31,7 +31,7 @@ SEND = "select operon.send($1, to_json(n), 'numbers') from generate_series($2::i
 # What a workflow has received, in order.
 RECEIVED = """
     select convert_from(output, 'UTF8')::int from operon.checkpoints
-    where workflow_uuid = $1 and kind = 11 and output <> 'null' order by step
+    where workflow_uuid = $1 and kind = 11 and output <> '' order by step
 """
 
 # ------------------------------------------------------------------ two receivers
@@ -166,7 +166,10 @@ DISAGREE = """
     select w.workflow_uuid, convert_from(w.output, 'UTF8'), recorded.answers
     from operon.workflows w
     join lateral (
-        select '[' || string_agg(convert_from(c.output, 'UTF8'), ',' order by c.step) || ']' as answers
+        -- Nothing in time is recorded as no text at all.
+        select '[' || string_agg(
+            coalesce(nullif(convert_from(c.output, 'UTF8'), ''), 'null'), ',' order by c.step
+        ) || ']' as answers
         from operon.checkpoints c
         where c.workflow_uuid = w.workflow_uuid and c.kind = 11 and c.name = 'late'
     ) as recorded on true

@@ -260,5 +260,6 @@ async def test_concurrent_steps_of_many_workflows_replay_the_same_after_several_
 
     results = await asyncio.gather(*(handle.get_result(timeout=60) for handle in handles))
     assert results == [EXPECTED] * 20
+    await asyncio.gather(*(handle.get_status() for handle in handles))  # an end is told a moment before it is durable
     assert await runtime.fetchval("select max(epoch) from operon.workflows") > 2
     assert await runtime.fetchval("select count(*) from operon.workflows where status <> 1") == 0

@@ -103,6 +103,7 @@ class Workers:
         while not self._stop:
             handle = await workflow(self._runtime.context)
             self.results.append((workflow.name, await handle.get_result()))
+            await handle.get_status()  # an end is told a moment before it is durable
             await asyncio.sleep(0)
 
 
