@@ -9,6 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
 from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
 from operon.config import Configuration, Settings, check_keywords, load
@@ -19,6 +22,7 @@ from operon.http import server
 from operon.operations import Operation
 from operon.rows import Row
 from operon.runtime.executor import Executor
+from operon.telemetry.observer import Providers
 from operon.topics import EventKey, Key, Topic
 
 
@@ -30,6 +34,7 @@ class Operon:
     authentication: says who asks, for each request to a route whose class has no such function of its own:
         `Authenticated(user, roles)`, None for somebody unknown, or raises NotAuthorizedError. `async def` or `def`.
     quart: a Quart application to add the routes to; one is made otherwise.
+    tracer_provider, meter_provider: where spans and metrics go; OpenTelemetry's global ones by default.
     Any setting of `operon.config.Settings` by its name, such as `database_url`.
 
     `async with app:` runs it without HTTP; `operon start module:app` and any ASGI server's lifespan run it with HTTP.
@@ -42,6 +47,8 @@ class Operon:
         config: Mapping[str, Any] | None = None,
         authentication: AuthenticationFunction | None = None,
         quart: server.Quart | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         **settings: Any,
     ) -> None:
         if not namespaces:
@@ -53,6 +60,7 @@ class Operon:
         self._given_application: Mapping[str, Any] = dict(config or {})
         self._authentication = authentication
         self._given_quart = quart
+        self._providers = Providers(tracer_provider, meter_provider)
         self._quart: server.Quart | None = None
         self._executor: Executor | None = None
         self._configuration: Configuration | None = None
@@ -90,7 +98,9 @@ class Operon:
     def executor(self) -> Executor:
         """The executor, made on first use: this is where clashes of names are found."""
         if self._executor is None:
-            self._executor = Executor(self.settings, Catalog(*self._namespaces), self.configuration.application)
+            self._executor = Executor(
+                self.settings, Catalog(*self._namespaces), self.configuration.application, self._providers
+            )
         return self._executor
 
     @property
@@ -113,6 +123,7 @@ class Operon:
                 quart=self._given_quart,
                 on_startup=self._start_by_server,
                 on_shutdown=self._stop_by_server,
+                telemetry=lambda: self.executor.telemetry,
             )
         return self._quart
 

@@ -24,6 +24,7 @@ from operon.contexts import NOBODY, Caller
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
 from operon.masking import masked_logger
 from operon.rows import Row
+from operon.telemetry.logs import FieldLogger
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F")
@@ -159,7 +160,7 @@ class MiddlewareContext:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A standard logger whose records carry the operation."""
-        return logging.LoggerAdapter(logger, {"operation": self.operation_name})
+        return FieldLogger(logger, None, self.operation_name, None, None)
 
     @property
     def span(self) -> trace.Span:

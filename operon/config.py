@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     crash_budget: Annotated[int, Meta(ge=0)] = 5  # crashes of one workflow without progress before it is DEAD
     shutdown_seconds: Patience = 25.0  # how long a drain waits for running steps
     body_limit_bytes: Count = 1024 * 1024
+    log_format: Literal["text", "json"] = "text"  # of what `operon start` logs
     docs: bool = True  # whether /openapi.json and /docs are served
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000

@@ -19,6 +19,7 @@ from opentelemetry import trace
 from operon.errors import InvocationError
 from operon.masking import masked_logger
 from operon.rows import Row
+from operon.telemetry.logs import FieldLogger
 from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
 if TYPE_CHECKING:
@@ -130,12 +131,19 @@ def as_seconds(duration: Any) -> float | None:
 class Context:
     """The members that every context has."""
 
-    __slots__ = ("_application", "_caller", "workflow_uuid")
+    __slots__ = ("_application", "_caller", "_operation_name", "workflow_uuid")
 
-    def __init__(self, workflow_uuid: UUID | None, caller: Caller, application: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        workflow_uuid: UUID | None,
+        caller: Caller,
+        application: Mapping[str, Any],
+        operation_name: str | None = None,
+    ) -> None:
         self.workflow_uuid: Any = workflow_uuid
         self._caller = caller
         self._application = application
+        self._operation_name = operation_name
 
     @property
     def authenticated_user(self) -> str | None:
@@ -164,9 +172,13 @@ class Context:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger whose records carry the workflow's UUID and user."""
-        fields = {"workflow_uuid": str(self.workflow_uuid), "user": self._caller.user}
-        return logging.LoggerAdapter(logger, fields)
+        """A standard logger whose records carry `workflow_uuid`, `operation`, `user`, `trace_id` and `span_id`.
+
+        Masked arguments of the running workflow or request are masked in its messages.
+        """
+        return FieldLogger(
+            logger, self.workflow_uuid, self._operation_name, self._caller.user, self._caller.traceparent
+        )
 
     @property
     def span(self) -> trace.Span:
@@ -189,8 +201,9 @@ class InvokingContext(Context):
         caller: Caller,
         application: Mapping[str, Any],
         options: StartOptions = NO_OPTIONS,
+        operation_name: str | None = None,
     ) -> None:
-        super().__init__(workflow_uuid, caller, application)
+        super().__init__(workflow_uuid, caller, application, operation_name)
         self._invoker = invoker
         self._options = options
 
@@ -311,9 +324,14 @@ class WorkflowContext(InvokingContext):
     workflow_uuid: UUID
 
     def __init__(
-        self, invoker: WorkflowInvoker, workflow_uuid: UUID, caller: Caller, application: Mapping[str, Any]
+        self,
+        invoker: WorkflowInvoker,
+        workflow_uuid: UUID,
+        caller: Caller,
+        application: Mapping[str, Any],
+        operation_name: str | None = None,
     ) -> None:
-        super().__init__(invoker, workflow_uuid, caller, application)
+        super().__init__(invoker, workflow_uuid, caller, application, NO_OPTIONS, operation_name)
         self._workflow = invoker
 
     async def child_workflow(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
@@ -432,8 +450,9 @@ class HandlerContext(InvokingContext):
         http_request: Any = None,
         idempotency_key: str | None = None,
         options: StartOptions = NO_OPTIONS,
+        operation_name: str | None = None,
     ) -> None:
-        super().__init__(invoker, options.workflow_uuid, caller, application, options)
+        super().__init__(invoker, options.workflow_uuid, caller, application, options, operation_name)
         self._http_request = http_request
         self.idempotency_key = idempotency_key
 
@@ -463,8 +482,9 @@ class CommunicatorContext(Context):
         idempotency_key: str,
         attempt: int,
         max_attempts: int,
+        operation_name: str | None = None,
     ) -> None:
-        super().__init__(workflow_uuid, caller, application)
+        super().__init__(workflow_uuid, caller, application, operation_name)
         self.idempotency_key = idempotency_key
         """The same over all attempts, crashes and replays of this step: hand it to the service that is called."""
         self.attempt = attempt
@@ -495,8 +515,15 @@ class TransactionContext(Context):
     __slots__ = ("client",)
     workflow_uuid: UUID
 
-    def __init__(self, workflow_uuid: UUID, caller: Caller, application: Mapping[str, Any], client: Client) -> None:
-        super().__init__(workflow_uuid, caller, application)
+    def __init__(
+        self,
+        workflow_uuid: UUID,
+        caller: Caller,
+        application: Mapping[str, Any],
+        client: Client,
+        operation_name: str | None = None,
+    ) -> None:
+        super().__init__(workflow_uuid, caller, application, operation_name)
         self.client = client
 
 

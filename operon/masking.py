@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from operon.dsn import HIDDEN
+from operon.telemetry.hidden import without_hidden
 
 # Bounded, so that a long text cannot make the search quadratic.
 URL_PASSWORD = re.compile(r"(://[^\s:/@]{0,256}):[^\s'\"]{0,1024}@")
@@ -71,6 +72,11 @@ def masked(text: str) -> str:
     return text
 
 
+def told(text: str) -> str:
+    """A text for logs and spans: without its secrets, and without the masked arguments of the running workflow."""
+    return masked(without_hidden(text))
+
+
 def masked_data(value: Any) -> Any:
     """What JSON holds, without the secrets in it: in texts, and as values of keys that say so."""
     if _is(value, str):
@@ -98,9 +104,9 @@ class MaskingFilter(logging.Filter):
     """Masks the message and the traceback of every record, and keeps them in their own lines."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = on_its_own_lines(masked(record.getMessage())), None
+        record.msg, record.args = on_its_own_lines(told(record.getMessage())), None
         if record.exc_info and not record.exc_text:
-            text = masked(logging.Formatter().formatException(record.exc_info))
+            text = told(logging.Formatter().formatException(record.exc_info))
             record.exc_text = on_its_own_lines(f"  {text}")
         return True
 

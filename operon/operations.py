@@ -92,6 +92,11 @@ class Described:
         """Parameters after the context, and the result, with their codecs."""
         return Signature(self.fn, skip_first=True, operation_name=self.name)
 
+    @functools.cached_property
+    def masks(self) -> bool:
+        """Whether any of its arguments is masked."""
+        return self.signature.masks
+
     @property
     def where(self) -> str:
         """File and line of the function, for errors."""

@@ -23,6 +23,7 @@ import msgspec
 
 from operon.codec import INPUT_BYTES_MAX, Codec
 from operon.errors import CatalogError, DecodingError, InputError
+from operon.telemetry.hidden import leaves
 
 _EMPTY: Any = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -89,6 +90,19 @@ class Signature:
         """The codec of what the function returns. Raises CatalogError as `parameters` does."""
         annotation = self._resolve("return", self._python.return_annotation, "its result")
         return Codec(annotation, f"{self.operation_name}: result")
+
+    @functools.cached_property
+    def masks(self) -> bool:
+        """Whether any of the parameters is masked."""
+        return any(parameter.codec.masked for parameter in self.parameters)
+
+    def secrets(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+        """What is in the masked arguments of a call, as it would be printed."""
+        try:
+            bound = self.bind(args, kwargs)
+        except TypeError:  # the call will say so itself
+            return []
+        return [text for one in self.parameters if one.codec.masked for text in leaves(bound[one.name])]
 
     def check(self) -> None:
         """Finds at launch what would otherwise be found by the first call. Raises CatalogError."""

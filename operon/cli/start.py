@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import signal
 from typing import Any
 
@@ -14,8 +14,10 @@ from operon.cli import reload
 from operon.cli.database import shown_database
 from operon.cli.target import load
 from operon.cli.target import target as as_target
-from operon.masking import mask_handlers, masked_logger
+from operon.masking import masked_logger
 from operon.runtime.loop import run, settle_garbage
+from operon.telemetry import logs
+from operon.telemetry.exporting import export_as_told
 
 logger = masked_logger("operon.cli")
 
@@ -28,6 +30,7 @@ logger = masked_logger("operon.cli")
 @click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or JSON; text by default.")
 @click.option("--reload", "reloads", is_flag=True, help="Start again whenever a .py file below this folder changes.")
 def start(target: tuple[str, str], log_level: str, reloads: bool, **options: Any) -> None:
     """Serves an application and runs its workflows.
@@ -36,16 +39,17 @@ def start(target: tuple[str, str], log_level: str, reloads: bool, **options: Any
 
     A constructor's setting, as in Operon(..., port=8080), wins over an option.
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    mask_handlers()
+    logs.configure(log_level, "text")  # until the settings are known
     if reloads:
         reload.restart_on_changes()
         return
     app = load(target)
     app.command_line(**options)
+    logs.configure(log_level, app.settings.log_format)
     for name, value in options.items():
         if value is not None and getattr(app.settings, name) != value:
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), app.configuration.origins[name])
+    export_as_told(os.environ, target[0])
     run(serve(app))
 
 

@@ -24,12 +24,12 @@ class EventRow(msgspec.Struct, frozen=True):
 
 async def oldest(
     connection: Connection, asked: Sequence[tuple[UUID, str | None, int]]
-) -> list[list[tuple[int, bytes]]]:
-    """Sequence and body of the oldest messages, for each destination, topic and limit that is asked for."""
-    found: list[list[tuple[int, bytes]]] = [[] for _ in asked]
+) -> list[list[tuple[int, bytes, str | None]]]:
+    """Sequence, body and trace of the oldest messages, for each destination, topic and limit that is asked for."""
+    found: list[list[tuple[int, bytes, str | None]]] = [[] for _ in asked]
     for row in await connection.fetch(SQL["oldest"], *zip(*asked, strict=True)):
         number: int = row[0]
-        found[number - 1].append((row[1], row[2]))
+        found[number - 1].append((row[1], row[2], row[3]))
     return found
 
 

@@ -1,9 +1,9 @@
 -- name: oldest
 -- The oldest messages of many mailboxes, each under one topic.
-select asked.n, found.sequence, found.body
+select asked.n, found.sequence, found.body, found.traceparent
 from unnest($1::uuid[], $2::text[], $3::integer[]) with ordinality as asked (destination, topic, most, n)
 cross join lateral (
-    select m.sequence, m.body from operon.notifications m
+    select m.sequence, m.body, m.traceparent from operon.notifications m
     where m.destination = asked.destination and m.topic is not distinct from asked.topic
     order by m.sequence limit asked.most
 ) as found

@@ -25,6 +25,7 @@ AGENT_CHARS_MAX = 256
 
 REQUEST_ID_KEY = "operon.request_id"
 WORKFLOW_UUID_KEY = "operon.workflow_uuid"
+TRACE_KEY = "operon.trace"
 
 
 def scope_of(request: Request) -> dict[str, Any]:
@@ -43,7 +44,13 @@ def request_id(request: Request) -> str:
 
 
 def traceparent(request: Request) -> str | None:
-    """The W3C trace context that the client is in, if it is well formed."""
+    """The W3C trace context of the exchange: its span's where it has one, else the client's if it is well formed.
+
+    A `tracestate` follows the `traceparent` after a space.
+    """
+    known: str | None = scope_of(request).get(TRACE_KEY)
+    if known is not None:
+        return known
     given = request.headers.get("traceparent", "")
     match = TRACEPARENT.fullmatch(given)
     if match is None or (match["version"] == "00" and match["more"]):
@@ -74,6 +81,10 @@ def stamp(request: Request, response: Response) -> None:
     workflow_uuid = scope_of(request).get(WORKFLOW_UUID_KEY)
     if workflow_uuid is not None:
         response.headers["operon-workflowuuid"] = workflow_uuid
+    if trace := traceparent(request):
+        response.headers["traceparent"], _, state = trace.partition(" ")
+        if state:
+            response.headers["tracestate"] = state
     for index, (name, value) in enumerate(response.headers):
         # An application may have put a client's words there. Werkzeug refuses line breaks; h11 also refuses the other
         # control characters, but only when half of the answer is sent.

@@ -32,9 +32,12 @@ from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
+from operon.http.tracing import ServerSpans, served_of
 from operon.masking import masked_logger
 from operon.operations import Operation, Workflow
 from operon.routes import Handler
+from operon.telemetry.hidden import hide
+from operon.telemetry.observer import SILENT, Telemetry
 
 __all__ = ["HttpClient", "Quart", "build", "serve"]
 
@@ -53,6 +56,7 @@ def build(
     quart: Quart | None = None,
     on_startup: Hook | None = None,
     on_shutdown: Hook | None = None,
+    telemetry: Callable[[], Telemetry] = lambda: SILENT,
 ) -> Quart:
     """Adds the endpoints of a catalog to a Quart app, a new one unless one is given.
 
@@ -64,6 +68,7 @@ def build(
     query: what authentication functions read the database with.
     on_startup, on_shutdown: run in the ASGI lifespan, before and after serving; also under `serve`, so what they
     start must not be started twice.
+    telemetry: what tells of requests; asked for with each of them.
     Raises CatalogError for a route that cannot be served.
     """
     app = quart if quart is not None else own_quart(name, settings)
@@ -74,6 +79,7 @@ def build(
     if settings.docs:
         for path, page in pages(lambda: describe(catalog, settings, name, authentication)).items():
             surface.add_page(path, page)
+    app.asgi_app = ServerSpans(app.asgi_app, telemetry)  # type: ignore[method-assign] # as Quart's own manual does
     if on_startup is not None:
         app.before_serving(on_startup)
     if on_shutdown is not None:
@@ -116,11 +122,21 @@ class View:
         self._application = application
         self._gate = gate
         self._arguments = Arguments(self.route, self.target, settings.body_limit_bytes)
+        self._secret_path = self.target.signature.masks and "<" in self.route.path
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         """What Quart makes a response of."""
-        return await self._gate.answer(request, lambda: self._answer(request, variables))
+        served = served_of(request)
+        if served is None:
+            return await self._gate.answer(request, lambda: self._answer(request, variables))
+        served.routed(self.route.path, secret=self._secret_path)
+        try:
+            return await self._gate.answer(request, lambda: self._answer(request, variables))
+        except Exception as error:
+            if problems.status_of(error) >= 500:  # others are the client's, and may quote what it sent
+                served.failed(error)
+            raise
 
     async def _answer(self, request: Request, variables: Mapping[str, Any]) -> Any:
         target = self.target
@@ -131,6 +147,8 @@ class View:
         args, kwargs = await self._arguments.read(request, variables, complaints)
         if complaints:
             raise BadInput(complaints)
+        if target.signature.masks:
+            hide(target.signature.secrets(args, kwargs))
         workflow_uuid = identity.workflow_uuid
         if isinstance(target, Operation):
             workflow_uuid = identity.of_operation(target.name, caller.user)
@@ -143,6 +161,7 @@ class View:
             http_request=request,
             idempotency_key=identity.key,
             options=StartOptions(workflow_uuid=workflow_uuid),
+            operation_name=target.name,
         )
         if isinstance(target, Handler):
             return answers.of_handler(await target(ctx, *args, **kwargs))

@@ -165,6 +165,7 @@ class Activator:
             try:
                 loaded = await workflows.load(connection, incarnation.number, batch, self._names)
                 await self._activate(connection, loaded)
+                incarnation.parker.returned += len(loaded)
             except BaseException:
                 self._woken = {**batch, **self._woken}
                 raise

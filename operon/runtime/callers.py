@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from operon.contexts import NOBODY, Caller
 from operon.database.workflows import Claimed
+from operon.telemetry.observer import Telemetry
 
 encode = msgspec.json.Encoder().encode
 
@@ -19,6 +22,11 @@ def caller_columns(caller: Caller) -> tuple[str, bytes | None]:
         "traceparent": caller.traceparent,
     }
     return encode(columns).decode(), None if caller.request is None else encode(caller.request)
+
+
+def traced(caller: Caller, telemetry: Telemetry, name: str) -> Caller:
+    """The caller of a workflow that is started now, with the trace that it goes on in."""
+    return replace(caller, traceparent=telemetry.origin(caller.traceparent, name))
 
 
 def caller_of(claimed: Claimed) -> Caller:

@@ -35,6 +35,7 @@ from operon.errors import Evicted, Fenced, StopActor
 from operon.masking import masked_logger
 from operon.runtime.callers import caller_columns
 from operon.runtime.statements import Statement, run_statements
+from operon.telemetry.observer import SILENT, Telemetry
 
 logger = masked_logger("operon.committer")
 
@@ -52,6 +53,7 @@ class Committer:
         on_mail: Callable[[Batch], None],
         on_revoked: Callable[[Sequence[UUID]], None] = lambda _: None,
         on_forgotten: Callable[[], None] = lambda: None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self._writer = writer
         self._lease = lease
@@ -59,6 +61,7 @@ class Committer:
         self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
         self._on_forgotten = on_forgotten  # called when nothing of them is left: they may be claimed here again
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
+        self._telemetry = telemetry
         self._queue: deque[Batch] = deque()
         self._current = Batch()
         self._idle: asyncio.Future[None] | None = None
@@ -250,7 +253,10 @@ class Committer:
                 await asyncio.sleep(0)
                 continue
             self._busy = True
-            await self._commit(batch)
+            if self._telemetry.on:
+                await self._telemetry.commit(batch.records, self._commit(batch))
+            else:
+                await self._commit(batch)
 
     def _take(self) -> Batch | None:
         if self._queue:

@@ -19,6 +19,7 @@ from operon.contexts import Caller, CommunicatorContext
 from operon.database.lease import Lease
 from operon.errors import MaxRetriesExceeded, StepTimeout
 from operon.operations import Communicator
+from operon.telemetry.spans import attempt_failed
 
 
 class Attempts:
@@ -59,6 +60,7 @@ class Attempts:
                 if retry is None or not retry.should_retry(error):
                     raise
                 errors.append(error)
+                attempt_failed(error, self.made)
                 if self.made >= retry.max_attempts:
                     raise MaxRetriesExceeded(
                         f"{self._operation.name} failed {self.made} times, last with {type(error).__name__}: {error}",
@@ -70,7 +72,9 @@ class Attempts:
         if not self._lease.trusted:
             await self._lease.wait_trusted()
         operation = self._operation
-        ctx = CommunicatorContext(self._uuid, self._caller, self._application, self._key, self.made, max_attempts)
+        ctx = CommunicatorContext(
+            self._uuid, self._caller, self._application, self._key, self.made, max_attempts, operation.name
+        )
         if operation.timeout_seconds is None:
             return await self._call(ctx, args, kwargs)
         limit = asyncio.timeout(operation.timeout_seconds)

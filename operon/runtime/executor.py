@@ -35,6 +35,8 @@ from operon.runtime.query import query
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.workflow_actor import WorkflowActor
+from operon.telemetry.metrics import Gauges
+from operon.telemetry.observer import GLOBAL_PROVIDERS, SILENT, Providers, telemetry
 
 logger = masked_logger("operon.executor")
 masked_logger("actors")  # which knows nothing of secrets, and logs the errors of ours
@@ -46,12 +48,20 @@ REGISTER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 class Executor:
     """Runs the workflows of one application in this process."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, application: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        application: Mapping[str, Any],
+        providers: Providers = GLOBAL_PROVIDERS,
+    ) -> None:
         self.settings = settings
         self.catalog = catalog
         self.application = application
         self.invoker = EntryInvoker(self._spawner, self._replaced)
         self.new_uuid: Callable[[], UUID] | None = None  # for tests that want the same UUIDs again
+        self.telemetry = SILENT
+        self._providers = providers
         self._url = ""
         self._transactions: Pool | None = None
         self._look_ups: Pool | None = None
@@ -72,6 +82,8 @@ class Executor:
     async def start(self, url: str) -> None:
         """Migrates, runs the initializers, registers, and begins to look for work. Raises DatabaseUnusable."""
         self._url = url
+        self.telemetry = telemetry(self._providers)
+        self.telemetry.observe(self._gauges)
         try:
             await self._start()
         except BaseException:
@@ -96,6 +108,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Ends what is in flight, makes it durable, releases the rest to other executors."""
+        self.telemetry.forget(self._gauges)
         if self._replacing is not None:
             self._replacing.cancel()
         incarnation = self._incarnation
@@ -168,6 +181,7 @@ class Executor:
             self._results,
             now,
             self._fenced,
+            self.telemetry,
         )
         if self.new_uuid is not None:
             incarnation.new_uuid = self.new_uuid
@@ -272,6 +286,9 @@ class Executor:
         """Waits for the incarnation that follows a fenced one."""
         if self._replacing is not None:
             await asyncio.shield(self._replacing)
+
+    def _gauges(self) -> Gauges:
+        return self._incarnation.gauges() if self._incarnation is not None else Gauges()
 
     def _actor(self, workflow_uuid: UUID) -> WorkflowActor | None:
         return self.incarnation.live.get(workflow_uuid)

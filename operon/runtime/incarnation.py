@@ -52,6 +52,8 @@ from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status
+from operon.telemetry.metrics import Gauges
+from operon.telemetry.observer import SILENT, Telemetry
 
 logger = masked_logger("operon.executor")
 
@@ -75,12 +77,14 @@ class Incarnation:
         results: Results,
         now: float,
         on_fenced: Callable[[Incarnation], None],
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.number = number
         self.catalog = catalog
         self.application = application
         self.look_ups = look_ups
         self.results = results
+        self.telemetry = telemetry
         self.live: dict[UUID, WorkflowActor] = {}
         self.draining = False
         self.effects = 0  # communicators that are being called
@@ -95,7 +99,13 @@ class Incarnation:
         self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
         self._writer = Writer(url, settings.version, settings.mailbox_limit)
         self.committer = Committer(
-            self._writer, self.lease, self.fence, self._committed, self._revoked, lambda: self.activator.ring()
+            self._writer,
+            self.lease,
+            self.fence,
+            self._committed,
+            self._revoked,
+            lambda: self.activator.ring(),
+            telemetry,
         )
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
@@ -167,7 +177,8 @@ class Incarnation:
     def spawn(self, actor: WorkflowActor) -> None:
         """Brings a workflow to life."""
         self.live[actor.workflow_uuid] = actor
-        self.workflows.spawn(str(actor.workflow_uuid), actor.run, on_exit=actor.exited)
+        run = actor.told if self.telemetry.on else actor.run
+        self.workflows.spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
         self.results.ring(actor.workflow_uuid)
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
@@ -191,6 +202,7 @@ class Incarnation:
             f"{type(error).__name__}: {error}",
             hint="fix the cause, then resume it",
         )
+        self.telemetry.buried(actor.operation.name, error)
         await self.die(actor, dead)
 
     async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], Claimed]:
@@ -256,7 +268,7 @@ class Incarnation:
                 if actor is None or letter.delivery is Delivery.OURS or letter.sequence is None:
                     self.activator.wake(letter.destination)
                 else:
-                    actor.push(letter.topic, letter.sequence, letter.body)
+                    actor.push(letter.topic, letter.sequence, letter.body, letter.traceparent)
         for (workflow_uuid, key), (_, value) in mail.events.items():
             if not (batch.failed and workflow_uuid in batch.failed):
                 self.results.event_set(workflow_uuid, key, value)
@@ -315,6 +327,10 @@ class Incarnation:
     def _caught_up(self) -> None:
         """Listening again: what rang meanwhile is not known, so everything is looked at."""
         self.activator.ring()
+
+    def gauges(self) -> Gauges:
+        """How much is alive, for metrics; read in another thread."""
+        return Gauges(len(self.live), self.parker.away, self.notifier.gauges().ping_seconds)
 
     # ------------------------------------------------------------------ the end
 

@@ -33,6 +33,7 @@ from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
+from operon.telemetry.hidden import hide
 from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ SLEEP: Codec[float] = Codec(float, "sleep()")
 class StepInvoker:
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_incarnation", "_journal", "_messages")
+    __slots__ = ("_actor", "_incarnation", "_journal", "_messages", "_telemetry")
 
     def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
         self._incarnation = incarnation
+        self._telemetry = incarnation.telemetry
         self._actor = actor
         self._journal = journal
         self._messages = Messages(incarnation, actor, journal)
@@ -73,6 +75,8 @@ class StepInvoker:
         incarnation.catalog.require(operation)
         if incarnation.draining:
             raise self._journal.evict(Evicted("the executor stops"))
+        if operation.masks:
+            hide(operation.signature.secrets(args, kwargs))
         called: Any = operation
         name = operation.name
         caller = self._actor.caller
@@ -109,7 +113,7 @@ class StepInvoker:
                     await journal.turn(step)
                 return answer(recorded.output, recorded.error, decode)
             try:
-                value = await run(step, *arguments)
+                value = await (self._told(step, run(step, *arguments)) if self._telemetry.on else run(step, *arguments))
             except Exception:
                 if journal.overlapping:
                     await journal.turn(step)
@@ -119,6 +123,9 @@ class StepInvoker:
             return value
         finally:
             self._delivered(step)
+
+    def _told(self, step: Step, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._telemetry.step(step.kind.name.lower(), step.name, self._actor.workflow_uuid, step.number, run)
 
     def _delivered(self, step: Step) -> None:
         if self._journal.halted is not None:  # it was not answered, and nothing follows from it
@@ -180,7 +187,7 @@ class StepInvoker:
         codec = operation.signature.result
 
         async def body(client: TransactionClient) -> Any:
-            ctx = TransactionContext(actor.workflow_uuid, caller, application, client)
+            ctx = TransactionContext(actor.workflow_uuid, caller, application, client, operation.name)
             return await operation.fn(ctx, *args, **kwargs)
 
         if journal.pending:
@@ -573,6 +580,20 @@ class EntryInvoker:
         owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
+        telemetry = self._spawner().telemetry
+        run = self._send(ctx, destination, message, topic, key, ignore_finished, owned)
+        await telemetry.entry("send", name_of(topic) or "", ctx.caller.traceparent, run)
+
+    async def _send(
+        self,
+        ctx: InvokingContext,
+        destination: UUID,
+        message: Any,
+        topic: Topic[Any] | str | None,
+        key: Key | None,
+        ignore_finished: bool,
+        owned: bool,
+    ) -> None:
         name = name_of(topic)
         body = codec_for(topic).encode(message)
         if key is None:
@@ -595,9 +616,10 @@ class EntryInvoker:
         owned: bool,
     ) -> Any:
         """An event of a workflow; None when it is not set in time."""
-        name = event_name(key)
+        name, spawner = event_name(key), self._spawner()
         owner = (ctx.caller.user or NO_USER) if owned else None
-        value = await self._spawner().results.event(workflow_uuid, name, as_seconds(timeout), owner)
+        look = spawner.results.event(workflow_uuid, name, as_seconds(timeout), owner)
+        value = await spawner.telemetry.entry("get_event", name, ctx.caller.traceparent, look)
         return None if value is None else codec_for(key).decode(value)
 
     async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:

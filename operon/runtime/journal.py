@@ -64,11 +64,19 @@ def announcement(number: int) -> int:
 class Step:
     """A numbered call, and what was recorded of it, if it was: that it was made, and its answer."""
 
-    __slots__ = ("announced", "number", "recorded", "seen")
+    __slots__ = ("announced", "kind", "name", "number", "recorded", "seen")
 
     def __init__(
-        self, number: int, seen: str | None, recorded: Checkpoint | None, announced: Checkpoint | None
+        self,
+        kind: StepKind,
+        name: str,
+        number: int,
+        seen: str | None,
+        recorded: Checkpoint | None,
+        announced: Checkpoint | None,
     ) -> None:
+        self.kind = kind
+        self.name = name
         self.number = number
         self.seen = seen
         self.recorded = recorded
@@ -158,7 +166,7 @@ class Journal:
         if self._interleaving is not None:
             self._interleaving.called(number, alone=self._outstanding == 0)
         self._outstanding += 1
-        return Step(number, seen, recorded, announced)
+        return Step(kind, name, number, seen, recorded, announced)
 
     def delivered(self, step: Step) -> None:
         """The workflow has the answer of a step, or gave up waiting for it."""
@@ -182,6 +190,11 @@ class Journal:
             raise self._stop(
                 f"the recorded order of answers cannot be met: step {step.number} waits for others that are not called"
             )
+
+    @property
+    def replayed(self) -> int:
+        """How many steps were recorded before this life began."""
+        return len(self._recorded)
 
     @property
     def outstanding(self) -> int:

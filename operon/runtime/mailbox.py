@@ -28,6 +28,7 @@ class Message(NamedTuple):
 
     sequence: int
     body: bytes
+    traceparent: str | None = None  # of its sending
 
 
 class Mailbox:
@@ -56,14 +57,14 @@ class Mailbox:
         """There may be something that is not in memory."""
         self._rings += 1
 
-    def push(self, topic: str | None, sequence: int, body: bytes) -> None:
+    def push(self, topic: str | None, sequence: int, body: bytes, traceparent: str | None = None) -> None:
         """The only message in the mailbox. A look may have found it before its sender's batch was known to be there."""
         if self._looking:  # which may have been too early for this one, and says what is there
             self._rings += 1
             return
         waiting = self._messages.setdefault(topic, deque())
         if all(message.sequence != sequence for message in waiting) and sequence not in self._taken:
-            waiting.append(Message(sequence, body))
+            waiting.append(Message(sequence, body, traceparent))
 
     def look(self) -> int:
         """A look begins; gives after how many rings. What is durable by now it does not find, and only that."""
@@ -99,6 +100,10 @@ class Mailbox:
         self._taken[sequence] = batch
         if len(self._taken) >= LOOK_MAX:
             self._forget()
+
+    def depth(self, topic: str | None) -> int:
+        """How many messages are in memory under a topic."""
+        return len(self._messages.get(topic, ()))
 
     @property
     def rings(self) -> int:

@@ -75,7 +75,7 @@ class Messages:
             keep,
             clock(),
             step.seen,
-            self._actor.caller.traceparent,
+            self._incarnation.telemetry.outgoing(self._actor.caller.traceparent, destination),
             owner,
         )
         journal.going_on()
@@ -96,6 +96,7 @@ class Messages:
             taken = mailbox.take(topics)
             if taken is not None:
                 topic, message = taken
+                self._incarnation.telemetry.received(message.traceparent, mailbox.depth(topic) + 1)
                 output = message.body if len(topics) == 1 else write_any(topic, message.body)
                 journal.record(step, StepKind.RECV, name, output, started)
                 mailbox.taken(message.sequence, journal.received(message.sequence))

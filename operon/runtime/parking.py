@@ -48,6 +48,7 @@ class Parker:
         self._soon: asyncio.Handle | None = None
         self._refused: set[WorkflowActor] = set()  # since the last sweep: tried again by the next one, and not before
         self.parked = 0  # how many were, since the start
+        self.returned = 0  # ... and how many of them came back
 
     @property
     def waiting(self) -> list[WorkflowActor]:
@@ -144,6 +145,11 @@ class Parker:
                 journal.parked = False
                 self._refused.add(actor)
             actor.ring()
+
+    @property
+    def away(self) -> int:
+        """How many are parked now."""
+        return self.parked - self.returned
 
     def __repr__(self) -> str:
         return f"<Parker: {len(self._waiting)} wait, {self.parked} were parked>"

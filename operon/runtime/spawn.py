@@ -20,6 +20,7 @@ from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
 from operon.masking import masked_logger
 from operon.operations import Operation
+from operon.runtime.callers import traced
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
 from operon.runtime.workflow_actor import WorkflowActor
@@ -40,6 +41,7 @@ class Spawner:
         self.catalog = catalog
         self.results = results
         self._incarnation = incarnation
+        self.telemetry = incarnation.telemetry
         self._starting: dict[UUID, asyncio.Task[bool]] = {}
 
     async def start(
@@ -55,6 +57,8 @@ class Spawner:
         inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
+        if self.telemetry.tracer is not None:
+            caller = traced(caller, self.telemetry, operation.name)
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         actor = WorkflowActor(
@@ -82,6 +86,8 @@ class Spawner:
         inputs = operation.signature.encode(args, kwargs)
         if uuid in self._incarnation.live:  # of an earlier life of the parent, whose checkpoint was lost
             return
+        if self.telemetry.tracer is not None:
+            caller = traced(caller, self.telemetry, operation.name)
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)
@@ -106,7 +112,8 @@ class Spawner:
         incarnation = self._incarnation
         incarnation.admit_message()
         lane = uuid7()
-        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, caller.traceparent, owner)
+        trace = self.telemetry.outgoing(caller.traceparent, destination)
+        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace, owner)
         await incarnation.committer.letter(letter).durable(lane)
         return letter
 

@@ -27,6 +27,7 @@ from operon.errors import Fenced, InvocationError, OperonInternalError, StopActo
 from operon.failures import encode_error
 from operon.masking import masked_logger
 from operon.runtime.client import TransactionClient
+from operon.telemetry.spans import attempt_failed
 
 logger = masked_logger("operon.transactions")
 
@@ -161,6 +162,7 @@ class TransactionRunner:
                 return await self._attempt(work, attempt)
             except Again as again:
                 timeouts += again.timed_out
+                attempt_failed(again.error, attempt)
                 if timeouts >= TIMEOUTS_MAX:
                     raise Failed(again.error) from again.error
                 if attempt % 10 == 0:

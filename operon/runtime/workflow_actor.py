@@ -33,6 +33,7 @@ from operon.runtime.mailbox import Mailbox
 from operon.runtime.outcome import Ended
 from operon.runtime.waits import Bell, Wait, Waits
 from operon.status import Status
+from operon.telemetry.hidden import hide
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -155,6 +156,26 @@ class WorkflowActor:
             if timer is not None:
                 timer.cancel()
 
+    async def told(self) -> None:
+        """`run`, with a span and counts."""
+        again = self._history is None
+        begun_here = not again and self.epoch == 1 and not self._parked
+        with self._incarnation.telemetry.life(
+            self.workflow_uuid,
+            self.operation.name,
+            self.caller.traceparent,
+            body=isinstance(self.operation, Workflow),
+            fresh=begun_here,
+            crashed=again or (self.epoch > 1 and not self._parked),
+            epoch=self.epoch,
+            argument_bytes=len(self.inputs),
+        ) as life:
+            try:
+                await self.run()
+            finally:
+                if self.journal is not None:
+                    life.ended(self.ended and self.ended.status.value, self.journal.halted, self.journal.replayed)
+
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""
         if self._history is None:
@@ -173,12 +194,14 @@ class WorkflowActor:
         incarnation = self._incarnation
         operation = self.operation
         invoker = self.door(journal)
-        ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application)
+        ctx = WorkflowContext(invoker, self.workflow_uuid, self.caller, incarnation.application, operation.name)
         try:
             if self.arguments is not None:
                 (args, kwargs), self.arguments = self.arguments, None
             else:
                 args, kwargs = operation.signature.decode(self.inputs)
+            if operation.masks:
+                hide(operation.signature.secrets(args, kwargs))
             if isinstance(operation, Workflow):
                 value = await operation.fn(ctx, *args, **kwargs)
             else:  # a single transaction or communicator is a workflow of one step
@@ -193,6 +216,7 @@ class WorkflowActor:
                 # Its cause says whether this life was refused, or told to go.
                 raise journal.halted from journal.halted.__cause__
             if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
+                self._incarnation.telemetry.failed(error)
                 return ERROR, None, encode_error(error)
             raise
 
@@ -277,12 +301,12 @@ class WorkflowActor:
         if self.waits is not None:
             self.waits.ring_all()
 
-    def push(self, topic: str | None, sequence: int, body: bytes) -> None:
+    def push(self, topic: str | None, sequence: int, body: bytes, traceparent: str | None) -> None:
         """A message has come, and is the only one."""
         if self.journal is not None and self.journal.halted is not None:
             self.rung = True
             return
-        self.open_mailbox().push(topic, sequence, body)
+        self.open_mailbox().push(topic, sequence, body, traceparent)
         if self.waits is not None:
             self.waits.rung_for(topic)
 

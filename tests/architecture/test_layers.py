@@ -46,6 +46,7 @@ PACKAGES: dict[str, str] = {
     "operon.database": "database",
     "operon.http": "http",
     "operon.runtime": "runtime",
+    "operon.telemetry": "leaves",
     "operon.testing": "top",
 }
 
