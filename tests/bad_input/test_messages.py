@@ -27,8 +27,8 @@ MESSAGES: list[Any] = [object(), float, "x" * (20 * 1024 * 1024), {1: {2: object
 
 
 def ids(values: list[Any]) -> list[str]:
-    """Short names for test cases."""
-    return [repr(value)[:30] for value in values]
+    """Short names for test cases, the same in every process."""
+    return [f"{number} {type(value).__name__}" for number, value in enumerate(values)]
 
 
 @operon.workflow
