@@ -33,7 +33,8 @@ class Operon:
     config: the application's own configuration, for `ctx.config`; its keys win over those of the configuration file.
     authentication: says who asks, for each request to a route whose class has no such function of its own:
         `Authenticated(user, roles)`, None for somebody unknown, or raises NotAuthorizedError. `async def` or `def`.
-    quart: a Quart application to add the routes to; one is made otherwise.
+    quart: a Quart application to add the routes to; one is made otherwise. Serve either of the two: the given one
+        has the routes as soon as its server has started.
     tracer_provider, meter_provider: where spans and metrics go; OpenTelemetry's global ones by default.
     Any setting of `operon.config.Settings` by its name, such as `database_url`.
 
@@ -66,6 +67,8 @@ class Operon:
         self._configuration: Configuration | None = None
         self._by_server = False
         check_keywords(settings)  # a wrong keyword is found where it is written
+        if quart is not None:
+            quart.before_serving(self._move_in)
 
     @property
     def configuration(self) -> Configuration:
@@ -148,6 +151,13 @@ class Operon:
     async def _stop(self) -> None:
         await self.executor.stop()
         self._executor = None
+
+    async def _move_in(self) -> None:
+        """Whoever serves the given Quart application has not asked for `quart` here, and so has no routes yet.
+
+        Quart runs its hooks in the order of their list, also those that one of them adds: the start follows.
+        """
+        _ = self.quart
 
     async def _start_by_server(self) -> None:
         """The lifespan of an ASGI server; `async with app:` may have been quicker."""
