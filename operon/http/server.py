@@ -3,8 +3,8 @@
 The journey of a request: Quart's routing -> `auth`, which says who asks -> `identity` and `arguments`, whose complaints
 are raised together -> a `HandlerContext` -> the function -> `answers`, or `problems` where it raised.
 
-The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the
-call of an operation runs in a task of its own, and only the waiting for a workflow's result is cancelled.
+The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the call
+of a single operation runs in a task of its own. A workflow does so anyway, and only the waiting for it is cancelled.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from operon.telemetry.observer import SILENT, Telemetry
 __all__ = ["HttpClient", "Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
+
+UUID_NAME, KEY_NAME = UUID_HEADER.lower().encode(), KEY_HEADER.lower().encode()
 
 
 def build(
@@ -143,7 +145,8 @@ class View:
         anybody = Caller(request=exchange.parts(request), traceparent=exchange.traceparent(request))
         caller = await self._gate.caller(request, anybody)
         complaints: list[Complaint] = []
-        identity = identify(request.headers.getlist(UUID_HEADER), request.headers.getlist(KEY_HEADER), complaints)
+        uuids, keys = exchange.values(request, UUID_NAME), exchange.values(request, KEY_NAME)
+        identity = identify(uuids, keys, complaints)
         args, kwargs = await self._arguments.read(request, variables, complaints)
         if complaints:
             raise BadInput(complaints)
@@ -167,10 +170,13 @@ class View:
             return answers.of_handler(await target(ctx, *args, **kwargs))
         if workflow_uuid is not None:
             exchange.remember_workflow(request, workflow_uuid)
-        value = await self._finish(cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs)))
+        call = cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs))
         if isinstance(target, Workflow):
-            exchange.remember_workflow(request, value.workflow_uuid)
-            value = await value.get_result()  # cancelled with the request; the workflow does not notice
+            handle = await call  # cancelled with the request, the start is on its way all the same
+            exchange.remember_workflow(request, handle.workflow_uuid)
+            value = await handle.get_result()  # cancelled with the request; the workflow does not notice
+        else:
+            value = await self._finish(call)
         return answers.of_value(value, target.signature.result.encode)
 
     async def _finish(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -235,8 +241,10 @@ class Surface:
     def _covers(self) -> bool:
         if not has_request_context():  # a websocket
             return False
-        rule = request_ctx.request.url_rule
-        return self._whole_app or (rule is not None and rule.endpoint in self._names)
+        return self._whole_app or self._has(request_ctx.request)
+
+    def _has(self, request: Request) -> bool:
+        return request.url_rule is not None and request.url_rule.endpoint in self._names
 
     async def _error(self, error: Exception) -> Any:
         is_answer = isinstance(error, HTTPException) and (error.response is not None or (error.code or 500) < 400)
@@ -249,8 +257,9 @@ class Surface:
         raise error
 
     async def _stamp(self, response: Response) -> Response:
-        if self._covers():
-            exchange.stamp(request_ctx.request, response)
+        request = request_ctx.request
+        if self._whole_app or self._has(request):
+            exchange.stamp(request, response)
         return response
 
     def __repr__(self) -> str:
