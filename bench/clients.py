@@ -1,7 +1,7 @@
-"""W8's load: clients of an HTTP server, in a process of their own, each with one connection and one request at a time.
+"""W8's load: clients of an HTTP server in a process of their own, each with one connection and one request at a time.
 
-They are written on asyncio's protocols and understand no more of HTTP than they need, because they share the machine with
-the server: a client library takes more of it than the servers that are measured.
+They are written on asyncio's protocols and understand no more of HTTP than they need, because they share the machine
+with the server: a client library takes more of it than the servers that are measured.
 
 Runs for every system, so it imports the standard library alone.
 """
@@ -76,7 +76,7 @@ class Client(asyncio.Protocol):
 
 
 async def ask(port: int, path: str, connections: int, seconds: float) -> list[float]:
-    """Seconds that each request took. Raises what a connection ended with, and RuntimeError for another answer than 200."""
+    """Seconds that each request took. Raises what a connection ended with; RuntimeError for any answer but 200."""
     loop, latencies = asyncio.get_running_loop(), list[float]()
     deadline = time.perf_counter() + seconds
     clients = [

@@ -1,4 +1,4 @@
-"""W8: what a workflow costs behind HTTP. 32 connections in another process post to a server, one request at a time each.
+"""W8: what a workflow costs behind HTTP. 32 connections of another process post to a server, one request at a time.
 
 bare    a handler of the same server without a workflow
 spawn   a handler that starts a workflow and answers with its UUID

@@ -16,7 +16,7 @@ from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
 from operon.config import Configuration, Settings, check_keywords, load
 from operon.contexts import ApplicationContext, InvokingContext, as_uuid
-from operon.errors import ConfigurationError
+from operon.errors import ConfigurationError, InputError
 from operon.handles import WorkflowHandle
 from operon.http import server
 from operon.operations import Operation
@@ -142,7 +142,7 @@ class Operon:
         user, roles: for whom, which is believed; operations check the roles as they do for a request.
         workflow_uuid: the identity of what it starts, which makes the start idempotent.
         """
-        identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
+        identity = None if workflow_uuid is None else as_uuid(workflow_uuid, InputError)
         return self.executor.context(caller_named(user, roles), identity)
 
     async def _start(self) -> None:

@@ -1,7 +1,7 @@
 """DBOS's part of W8: FastAPI on uvicorn, with DBOS as `bench/peers/dbos_bench.py` tunes it.
 
-Uvicorn with uvloop and httptools, its access log off; the handlers start workflows and await them as coroutines, as DBOS's
-documentation of FastAPI does.
+Uvicorn with uvloop and httptools, its access log off; the handlers start workflows and await them as coroutines, as
+DBOS's documentation of FastAPI does.
 """
 
 from __future__ import annotations
