@@ -2,13 +2,13 @@
 
     hypercorn examples.existing:quart
     curl localhost:8000
-    curl localhost:8000/sign-ups -d name=Ada      # an old route, which starts a workflow now
+    curl -X POST localhost:8000/sign-ups/Ada      # an old route, which starts a workflow now
     curl localhost:8000/greeting/Ada              # a new one, of Operon
 
 What is new begins with `import operon`; `Operon(..., quart=quart)` starts and stops with the server.
 """
 
-from quart import Quart, request
+from quart import Quart
 
 import operon
 from operon import CommunicatorContext, WorkflowContext
@@ -26,9 +26,8 @@ async def missing(error: Exception) -> tuple[str, int]:
     return "The old page for what is not there.", 404
 
 
-@quart.post("/sign-ups")
-async def sign_up() -> str:
-    name = (await request.form)["name"]
+@quart.post("/sign-ups/<name>")
+async def sign_up(name: str) -> str:
     handle = await greet(app.context(), name)  # durable from here on, whatever becomes of this request
     return f"Signed up: {await handle.get_result()}"
 

@@ -121,6 +121,7 @@ class Operon:
                 door,
                 self.configuration.application,
                 name="operon",
+                title=title_of(self._namespaces[0]),
                 query=door.query,
                 authentication=self._authentication,
                 quart=self._given_quart,
@@ -132,7 +133,9 @@ class Operon:
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of the application's endpoints, as plain data. Raises CatalogError."""
-        return server.describe(self.executor.catalog, self.settings, "operon", self._authentication)
+        return server.describe(
+            self.executor.catalog, self.settings, title_of(self._namespaces[0]), self._authentication
+        )
 
     def context(
         self, *, user: str | None = None, roles: Sequence[str] = (), workflow_uuid: UUID | str | None = None
@@ -200,6 +203,11 @@ class Operon:
 
     def __repr__(self) -> str:
         return f"<Operon {self._executor!r}>"
+
+
+def title_of(namespace: Namespace) -> str:
+    """What the documentation calls an application: like the first thing that is in it."""
+    return namespace if isinstance(namespace, str) else namespace.__name__
 
 
 class Door:

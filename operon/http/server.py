@@ -19,22 +19,23 @@ from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
-from operon.authorization import AuthenticationFunction, Query, rules_of
+from operon.authorization import AuthenticationFunction, Query
 from operon.catalog import Catalog, Endpoint
 from operon.config import Settings
 from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
 from operon.errors import CatalogError
 from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
-from operon.http.auth import Gate
+from operon.http.auth import Gate, authentication_of
 from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
+from operon.http.schemes import Scheme, schemes_of
 from operon.http.tracing import ServerSpans, served_of
 from operon.masking import masked_logger
-from operon.operations import Operation, Workflow
+from operon.operations import Described, Operation, Workflow
 from operon.routes import Handler
 from operon.telemetry.hidden import hide
 from operon.telemetry.observer import SILENT, Telemetry
@@ -53,6 +54,7 @@ def build(
     application: Mapping[str, Any],
     *,
     name: str,
+    title: str | None = None,
     query: Query,
     authentication: AuthenticationFunction | None = None,
     quart: Quart | None = None,
@@ -65,6 +67,7 @@ def build(
     A new app answers every error as a problem document, also an unknown URL. A given one keeps its own error pages
     and limits for its own routes.
 
+    name: what Quart calls a new app. title: what the documentation calls the application; its name by default.
     authentication: says who asks, for every endpoint whose class has no function of its own for that. Routes of the
     given app that are not endpoints are its own business.
     query: what authentication functions read the database with.
@@ -79,7 +82,7 @@ def build(
         gate = Gate(endpoint.target, authentication, application, query)
         surface.add(View(endpoint, settings, invoker, application, gate))
     if settings.docs:
-        for path, page in pages(lambda: describe(catalog, settings, name, authentication)).items():
+        for path, page in pages(lambda: describe(catalog, settings, title or name, authentication)).items():
             surface.add_page(path, page)
     app.asgi_app = ServerSpans(app.asgi_app, telemetry)  # type: ignore[method-assign] # as Quart's own manual does
     if on_startup is not None:
@@ -90,15 +93,15 @@ def build(
 
 
 def describe(
-    catalog: Catalog, settings: Settings, name: str, authentication: AuthenticationFunction | None
+    catalog: Catalog, settings: Settings, title: str, authentication: AuthenticationFunction | None
 ) -> dict[str, Any]:
     """The OpenAPI document of these endpoints. Raises CatalogError for a route that cannot be served."""
-    return document(
-        catalog,
-        title=name,
-        version=settings.version,
-        guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
-    )
+
+    def asks(target: Described) -> Mapping[str, Scheme] | None:
+        function = authentication_of(target, authentication)
+        return None if function is None else schemes_of(function)
+
+    return document(catalog, title=title, version=settings.version, asks=asks)
 
 
 def own_quart(name: str, settings: Settings) -> Quart:
