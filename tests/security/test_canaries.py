@@ -1,8 +1,8 @@
 """Canaries: a secret is put wherever an application has one, and then looked for wherever it must not be.
 
 That is in what a real `operon start` says, with its spans and metrics, in its answers, and in every row of every table
-of the schema. The one place where one may be is the stored inputs of a workflow, which it needs to be run again: `Masked`
-hides a value from people, not from the database.
+of the schema. The one place where one may be is the stored inputs of a workflow, which it needs to be run again:
+`Masked` hides a value from people, not from the database.
 """
 
 from __future__ import annotations
