@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import messaging, recovery, report, waiting
+from bench import messaging, recovery, report, requests, waiting
 from bench.cells import Cell, CellFailed, Figures, System, count_round_trips, run_cell
 from bench.peers import environment
 from bench.postgres import Server, fdatasync_us, server
 
 LOADS = ("W1", "W2", "W3", "W3sql")
-WORKLOADS = (*LOADS, "W4", "W5", "W6", "W7")
+WORKLOADS = (*LOADS, "W4", "W5", "W6", "W7", "W8")
 README = Path(__file__).parent / "README.md"
 
 # A run that takes longer has met something that is not the subject: what is left is skipped, and said so.
@@ -64,6 +64,7 @@ OPERON = System(
         "W5": "bench.crowd",
         "W6": "bench.interrupted",
         "W7": "bench.correspondents",
+        "W8": "bench.site",
     },
 )
 FLOOR = System("floor", dict.fromkeys(LOADS, "bench.floor"))
@@ -76,6 +77,7 @@ def dbos() -> System:
         **dict.fromkeys(("W4", "W7"), "bench.peers.dbos_correspondents"),
         "W5": "bench.peers.dbos_crowd",
         "W6": "bench.peers.dbos_recovery",
+        "W8": "bench.peers.dbos_site",
     }
     return System("dbos", modules, python=environment.python_of("dbos"))
 
@@ -96,6 +98,7 @@ class Run:
         self.passages: list[messaging.Passage] = []
         self.crowds: list[waiting.Crowd] = []
         self.recoveries: list[recovery.Recovery] = []
+        self.requests: list[requests.Requests] = []
         self.failures: list[str] = []
 
     async def loads(self) -> None:
@@ -195,6 +198,20 @@ class Run:
                 self.crowds.append(done)
                 progress(f"W5 {role}, {system.name}: {workflows:,} woken and finished in {done.finished_seconds:.2f} s")
 
+    async def http(self) -> None:
+        """W8 on every system that has a server for it."""
+        seconds, warm_up_seconds = self._plan.seconds, self._plan.warm_up_seconds
+        for system in self._in("W8"):
+            module = system.modules["W8"]
+            try:
+                done = await requests.post(self._server, system, module, seconds, warm_up_seconds, self._rounds)
+            except CellFailed as failure:
+                self._failed(f"W8, {system.name}", str(failure))
+                continue
+            self.requests += done
+            rates = ", ".join(f"{one.route} {report.number(one.requests_per_second)}" for one in done)
+            progress(f"W8, {system.name}: requests/s: {rates}")
+
     def _in(self, workload: str) -> list[System]:
         """The systems that have a workload, if it is to be run."""
         chosen = workload in self._plan.workloads
@@ -237,11 +254,13 @@ async def main(options: argparse.Namespace) -> int:
         await run.messages()
         await run.waiting()
         await run.recovery()
+        await run.http()
     parts = [report.facts_line(facts)]
     parts += [report.table(run.figures)] if run.figures else []
     parts += [report.messages_table(run.passages)] if run.passages else []
     parts += [report.waiting_table(run.crowds)] if run.crowds else []
     parts += [report.recovery_table(run.recoveries)] if run.recoveries else []
+    parts += [report.requests_table(run.requests)] if run.requests else []
     results = "\n\n".join(parts)
     print(results)
     for failure in run.failures:
@@ -260,6 +279,7 @@ def as_json(facts: dict[str, str], run: Run) -> dict[str, Any]:
         "messages": [dataclasses.asdict(passage) for passage in run.passages],
         "waiting": [dataclasses.asdict(crowd) for crowd in run.crowds],
         "recovery": [dataclasses.asdict(recovery) for recovery in run.recoveries],
+        "requests": [dataclasses.asdict(requests) for requests in run.requests],
         "failures": run.failures,
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.cells import Figures
 from bench.messaging import LOADS, Passage
 from bench.recovery import Recovery
+from bench.requests import Requests
 from bench.waiting import Crowd
 
 FLOOR, PEER = "floor", "dbos"
@@ -86,6 +87,21 @@ def recovery_table(recoveries: Sequence[Recovery]) -> str:
             number(r.workflows / max(r.launched, 0.001)),
         )
         for r in recoveries
+    )
+    return markdown(headers, rows)
+
+
+def requests_table(requests: Sequence[Requests]) -> str:
+    headers = ("W8", "route", "conc.", "requests/s", "p50 ms", "p99 ms", "server us", "x bare", "x DBOS")
+    speed = {(one.system, one.route): one.requests_per_second for one in requests}
+    rows = (
+        (
+            *(one.system, one.route, str(one.connections), number(one.requests_per_second)),
+            *(number(one.p50_ms), number(one.p99_ms), number(one.server_cpu_us)),
+            ratio(one.requests_per_second, speed.get((one.system, "bare"))),
+            ratio(one.requests_per_second, speed.get((PEER, one.route))),
+        )
+        for one in requests
     )
     return markdown(headers, rows)
 

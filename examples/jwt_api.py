@@ -36,6 +36,7 @@ SECRET = os.environ.get("JWT_SECRET", "no secret at all, so set JWT_SECRET")
 bank = PretendBank(Path(".operon/ledger.txt"), answer_seconds=5)
 
 
+@operon.security_scheme(bearer={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
 def who(ctx: MiddlewareContext) -> Authenticated | None:
     """Runs for each request, in a thread: it could fetch the keys of an identity provider."""
     scheme, _, token = ctx.request.headers.get("authorization", "").partition(" ")

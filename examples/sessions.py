@@ -24,6 +24,7 @@ USERS = {
 }
 
 
+@operon.security_scheme(session={"type": "apiKey", "in": "cookie", "name": "session"})
 async def who(ctx: MiddlewareContext) -> Authenticated | None:
     """Runs for each request. The roles are looked up, so that they can be taken away from who is logged in."""
     user = session.get("user")

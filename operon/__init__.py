@@ -55,6 +55,7 @@ from operon.errors import (
 )
 from operon.handles import WorkflowHandle
 from operon.http.markers import Body, Header, Path, Query
+from operon.http.schemes import security_scheme
 from operon.operations import communicator, initializer, transaction, workflow
 from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
@@ -131,6 +132,7 @@ __all__ = [
     "post",
     "put",
     "required_roles",
+    "security_scheme",
     "transaction",
     "workflow",
 ]

@@ -16,7 +16,7 @@ from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
 from operon.config import Configuration, Settings, check_keywords, load
 from operon.contexts import ApplicationContext, InvokingContext, as_uuid
-from operon.errors import ConfigurationError
+from operon.errors import ConfigurationError, InputError
 from operon.handles import WorkflowHandle
 from operon.http import server
 from operon.operations import Operation
@@ -33,7 +33,8 @@ class Operon:
     config: the application's own configuration, for `ctx.config`; its keys win over those of the configuration file.
     authentication: says who asks, for each request to a route whose class has no such function of its own:
         `Authenticated(user, roles)`, None for somebody unknown, or raises NotAuthorizedError. `async def` or `def`.
-    quart: a Quart application to add the routes to; one is made otherwise.
+    quart: a Quart application to add the routes to; one is made otherwise. Serve either of the two: the given one
+        has the routes as soon as its server has started.
     tracer_provider, meter_provider: where spans and metrics go; OpenTelemetry's global ones by default.
     Any setting of `operon.config.Settings` by its name, such as `database_url`.
 
@@ -66,6 +67,8 @@ class Operon:
         self._configuration: Configuration | None = None
         self._by_server = False
         check_keywords(settings)  # a wrong keyword is found where it is written
+        if quart is not None:
+            quart.before_serving(self._move_in)
 
     @property
     def configuration(self) -> Configuration:
@@ -118,6 +121,7 @@ class Operon:
                 door,
                 self.configuration.application,
                 name="operon",
+                title=title_of(self._namespaces[0]),
                 query=door.query,
                 authentication=self._authentication,
                 quart=self._given_quart,
@@ -129,7 +133,9 @@ class Operon:
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of the application's endpoints, as plain data. Raises CatalogError."""
-        return server.describe(self.executor.catalog, self.settings, "operon", self._authentication)
+        return server.describe(
+            self.executor.catalog, self.settings, title_of(self._namespaces[0]), self._authentication
+        )
 
     def context(
         self, *, user: str | None = None, roles: Sequence[str] = (), workflow_uuid: UUID | str | None = None
@@ -139,7 +145,7 @@ class Operon:
         user, roles: for whom, which is believed; operations check the roles as they do for a request.
         workflow_uuid: the identity of what it starts, which makes the start idempotent.
         """
-        identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
+        identity = None if workflow_uuid is None else as_uuid(workflow_uuid, InputError)
         return self.executor.context(caller_named(user, roles), identity)
 
     async def _start(self) -> None:
@@ -148,6 +154,13 @@ class Operon:
     async def _stop(self) -> None:
         await self.executor.stop()
         self._executor = None
+
+    async def _move_in(self) -> None:
+        """Whoever serves the given Quart application has not asked for `quart` here, and so has no routes yet.
+
+        Quart runs its hooks in the order of their list, also those that one of them adds: the start follows.
+        """
+        _ = self.quart
 
     async def _start_by_server(self) -> None:
         """The lifespan of an ASGI server; `async with app:` may have been quicker."""
@@ -190,6 +203,11 @@ class Operon:
 
     def __repr__(self) -> str:
         return f"<Operon {self._executor!r}>"
+
+
+def title_of(namespace: Namespace) -> str:
+    """What the documentation calls an application: like the first thing that is in it."""
+    return namespace if isinstance(namespace, str) else namespace.__name__
 
 
 class Door:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from opentelemetry import trace
 
-from operon.errors import InvocationError
+from operon.errors import InputError, InvocationError, NonExistentWorkflowError, OperonError
 from operon.masking import masked_logger
 from operon.rows import Row
 from operon.telemetry.logs import FieldLogger
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 logger = masked_logger("operon.application")
 
+UUID_HINT = "a workflow is known by its UUID: str(handle.workflow_uuid)"
 SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
 
 
@@ -109,16 +110,20 @@ class WorkflowInvoker(Invoker, Protocol):
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
 
 
-def as_uuid(text: UUID | str) -> UUID:
-    """A workflow's UUID as people write it. InvocationError for anything else."""
-    if isinstance(text, UUID):
-        return text
+def as_uuid(given: UUID | str, malformed: type[OperonError] = NonExistentWorkflowError) -> UUID:
+    """A workflow's UUID as people write it. `malformed` for a text that is none; InvocationError for what is no text.
+
+    A text comes from outside: of a workflow to look up it says that there is none, of one to start that it cannot be
+    started. A handler that hands over anything else is wrong itself, and its clients cannot help it.
+    """
+    if isinstance(given, UUID):
+        return given
     try:
-        return UUID(text)
-    except (ValueError, TypeError, AttributeError):
-        raise InvocationError(
-            f"{text!r} is not a UUID", hint="a workflow is known by its UUID: str(handle.workflow_uuid)"
-        ) from None
+        return UUID(given)
+    except ValueError:
+        raise malformed(f"{given[:100]!r} is not a UUID", hint=UUID_HINT) from None
+    except (TypeError, AttributeError):
+        raise InvocationError(f"{given!r} is not a UUID", hint=UUID_HINT) from None
 
 
 def as_seconds(duration: Any) -> float | None:
@@ -233,7 +238,7 @@ class InvokingContext(Context):
         workflow_uuid: the identity of the workflow, which makes the start idempotent.
         timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
         """
-        identity = None if workflow_uuid is None else as_uuid(workflow_uuid)
+        identity = None if workflow_uuid is None else as_uuid(workflow_uuid, InputError)
         return self._with_options(StartOptions(identity, as_seconds(timeout)))
 
     def _with_options(self, options: StartOptions) -> Self:

@@ -25,6 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 Key = str | int | UUID | Sequence[str | int | UUID]
 
+NAME_HINT = "1 to 200 printable characters, like 'payment'"
 KEY_BYTES_MAX = 1_000  # an index of Postgres takes no more than 2,700
 
 
@@ -77,11 +78,13 @@ UNTYPED = codec_of(Any, "a message or event without a type")
 
 def checked(name: Any) -> str:
     """A name as it is stored. InvocationError for one that cannot be."""
-    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200:
-        raise InvocationError(
-            f"{name!r} is no name for a topic or an event", hint="1 to 200 printable characters, like 'payment'"
-        )
+    if not isinstance(name, str) or not is_name(name):
+        raise InvocationError(f"{name!r} is no name for a topic or an event", hint=NAME_HINT)
     return name
+
+
+def is_name(name: str) -> bool:
+    return 0 < len(name) <= 200 and name.isprintable()
 
 
 def name_of(topic: Named[Any] | str | None) -> str | None:
@@ -90,8 +93,15 @@ def name_of(topic: Named[Any] | str | None) -> str | None:
 
 
 def event_name(key: Named[Any] | str) -> str:
-    """The stored name of an event."""
-    return key.name if isinstance(key, Named) else checked(key)
+    """The stored name of an event. InputError for a text that is none, InvocationError for what is no text."""
+    name: Any = key
+    match name:
+        case Named():
+            return name.name
+        case str() if not is_name(name):  # whoever called a handler may have chosen it
+            raise InputError(f"{name[:100]!r} is no name for a topic or an event", hint=NAME_HINT)
+        case _:
+            return checked(name)
 
 
 def codec_for(topic: Named[T] | str | None) -> Codec[T]:
@@ -100,18 +110,22 @@ def codec_for(topic: Named[T] | str | None) -> Codec[T]:
 
 
 def key_text(key: Key) -> str:
-    """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two. InvocationError."""
+    """An idempotency key as it is stored: JSON, so that ("a", "bc") and ("ab", "c") are two.
+
+    InputError for one that cannot be stored, InvocationError for what is none.
+    """
     given: Any = key
     several = isinstance(given, tuple | list)
     parts: list[Any] = [*given] if several else [given]
+    are_parts = all(isinstance(part, str | int | UUID) for part in parts)
     try:
-        if all(isinstance(part, str | int | UUID) for part in parts):
+        if are_parts:
             text = msgspec.json.encode(parts if several else key).decode()
             if len(text.encode()) <= KEY_BYTES_MAX:
                 return text
     except (ValueError, OverflowError):  # half a character, or a number of hundreds of digits
         pass
-    raise InvocationError(
+    raise (InputError if are_parts else InvocationError)(
         f"{str(key)[:100]!r} is no idempotency key",
         hint=f"a string, a number, a UUID, or a tuple of these; at most {KEY_BYTES_MAX} bytes in all",
     )

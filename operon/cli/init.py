@@ -1,11 +1,13 @@
 """`operon init NAME` makes a project that runs, with a test that passes.
 
 A template is a folder of `operon/cli/templates`. Its files end in `.template`, so that no tool takes them for code of
-this package; `{{name}}` in them is the project's name. A new template is a new folder, and nothing else.
+this package; `{{name}}` in them is the project's name. A new template is a new folder, and nothing else: its `app.py`
+says in the last paragraph of its docstring how to try it.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from importlib.resources import as_file, files
@@ -47,7 +49,9 @@ def init(name: str, template: str) -> None:
     made = [write(folder, place, text.replace("{{name}}", name)) for place, text in contents(template)]
     for path in sorted(made):
         click.echo(f"  {path}")
-    click.echo(f"\nNow:\n  cd {name}\n  operon start app\n  curl localhost:8000/greeting/Ada")
+    click.echo(f"\nNow:\n  cd {name}")
+    for command in commands((folder / "app.py").read_text(encoding="utf-8")):
+        click.echo(f"  {command}")
 
 
 def contents(template: str) -> Iterator[tuple[Path, str]]:
@@ -56,6 +60,12 @@ def contents(template: str) -> Iterator[tuple[Path, str]]:
         for file in sorted(source.rglob(f"*{SUFFIX}")):
             relative = file.relative_to(source)
             yield relative.with_name(file.name.removesuffix(SUFFIX)), file.read_text(encoding="utf-8")
+
+
+def commands(source: str) -> list[str]:
+    """How to try an application: the last paragraph of its docstring."""
+    said = ast.get_docstring(ast.parse(source)) or ""
+    return said.rpartition("\n\n")[2].splitlines()
 
 
 def write(folder: Path, place: Path, text: str) -> Path:

@@ -30,7 +30,7 @@ from quart.wrappers import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from operon.errors import CatalogError
-from operon.http.exchange import scope_of
+from operon.http.exchange import header, scope_of
 from operon.http.markers import MARKERS, Body, Header, Marker, Path, Query
 from operon.http.misfits import Misfits
 from operon.http.reader import Reader
@@ -302,6 +302,8 @@ def require_json(request: Request) -> None:
     A missing content type is refused too: a page of another site can send one without asking first (no preflight),
     and `application/json` it cannot.
     """
+    if header(request, b"content-encoding") is None and header(request, b"content-type") == "application/json":
+        return
     mimetype = request.mimetype
     if mimetype != "application/json" and not (mimetype.startswith("application/") and mimetype.endswith("+json")):
         raise UnsupportedContent(

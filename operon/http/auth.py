@@ -47,7 +47,7 @@ class Gate:
         """`authentication` is the application's; the one of the target's class wins. Raises CatalogError."""
         rules = rules_of(target.owner)
         self._target = target
-        self._authenticate = rules.authentication or authentication
+        self._authenticate = authentication_of(target, authentication)
         self._middleware = rules.middleware
         self._application = application
         self._query = query
@@ -81,6 +81,11 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"<Gate of {self._target.name}: {self._authenticate!r}, {len(self._middleware)} middleware>"
+
+
+def authentication_of(target: Described, otherwise: AuthenticationFunction | None) -> AuthenticationFunction | None:
+    """Who says who calls a function: what its class has, or the application's."""
+    return rules_of(target.owner).authentication or otherwise
 
 
 async def asked(authenticate: AuthenticationFunction, ctx: MiddlewareContext) -> Authenticated | None:

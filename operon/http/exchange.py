@@ -33,13 +33,29 @@ def scope_of(request: Request) -> dict[str, Any]:
     return cast("dict[str, Any]", request.scope)
 
 
+def values(request: Request, name: bytes) -> list[str]:
+    """The values of a header, whose name is in lower case.
+
+    From the ASGI scope: Werkzeug makes an exception of each header that is not there, which most requests would pay for
+    several times.
+    """
+    headers: list[tuple[bytes, bytes]] = scope_of(request)["headers"]
+    return [value.decode("latin-1") for key, value in headers if key == name]
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """The first value of a header, or None."""
+    found = values(request, name)
+    return found[0] if found else None
+
+
 def request_id(request: Request) -> str:
     """The client's `x-request-id` where it is one, else a new one; the same for the whole exchange."""
     scope = scope_of(request)
     known: str | None = scope.get(REQUEST_ID_KEY)
     if known is None:
-        given = request.headers.get("x-request-id", "")
-        known = scope[REQUEST_ID_KEY] = given if REQUEST_ID.fullmatch(given) else str(uuid4())
+        given = header(request, b"x-request-id")
+        known = scope[REQUEST_ID_KEY] = given if given and REQUEST_ID.fullmatch(given) else str(uuid4())
     return known
 
 
@@ -51,8 +67,8 @@ def traceparent(request: Request) -> str | None:
     known: str | None = scope_of(request).get(TRACE_KEY)
     if known is not None:
         return known
-    given = request.headers.get("traceparent", "")
-    match = TRACEPARENT.fullmatch(given)
+    given = header(request, b"traceparent")
+    match = None if given is None else TRACEPARENT.fullmatch(given)
     if match is None or (match["version"] == "00" and match["more"]):
         return None
     return given
@@ -66,7 +82,7 @@ def parts(request: Request) -> dict[str, str | None]:
         "path": masked(one_line(request.path))[:PATH_CHARS_MAX],
         "ip": client[0] if client else None,
         "request_id": request_id(request),
-        "user_agent": masked(one_line(request.headers.get("user-agent", "")))[:AGENT_CHARS_MAX] or None,
+        "user_agent": masked(one_line(header(request, b"user-agent") or ""))[:AGENT_CHARS_MAX] or None,
     }
 
 
@@ -94,4 +110,6 @@ def stamp(request: Request, response: Response) -> None:
 
 def one_line(text: str) -> str:
     """The text with every run of control characters as one space, and nothing that UTF-8 cannot carry."""
+    if text.isascii() and text.isprintable():
+        return text
     return CONTROL.sub(" ", text).encode("utf-8", "replace").decode()

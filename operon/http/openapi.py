@@ -23,6 +23,7 @@ from operon.http.arguments import VARIABLE, Argument, plan
 from operon.http.identity import KEY_HEADER, UUID_HEADER
 from operon.http.problems import Problem
 from operon.http.schemas import Schema, Schemas, is_masked
+from operon.http.schemes import Scheme
 from operon.operations import Described, Operation
 
 PROBLEM = {"$ref": "#/components/responses/Problem"}
@@ -66,23 +67,20 @@ def document(
     title: str,
     version: str,
     description: str | None = None,
-    security: Mapping[str, Mapping[str, Any]] | None = None,
-    guarded: Callable[[Described], bool] = lambda target: False,
+    asks: Callable[[Described], Mapping[str, Scheme] | None] = lambda target: None,
 ) -> dict[str, Any]:
     """The OpenAPI document of a catalog's endpoints, as plain data.
 
-    security: the security schemes by name, as OpenAPI writes them: `{"token": {"type": "http", "scheme": "bearer"}}`.
-    An endpoint with required roles asks for any of them, with any of its roles.
-    guarded: whether a function that declares no roles is for known users only, because something asks who they are.
-    One that is open to everyone, with `()` for its roles, asks for no scheme either way.
+    asks: the security schemes by which it is found out who calls a function, by name and as OpenAPI writes them; None
+    where nobody asks. A function that is for known users names them, as alternatives, each with any of its roles; one
+    that is open to everyone, with `()` for its roles, names none.
 
-    Raises CatalogError for a route that cannot be served.
+    Raises CatalogError for a route that cannot be served, and for two schemes of one name.
     """
     schemas = Schemas()
     problem = schemas.of(Problem)
-    security = security or {}
     info = {"title": title, "version": version} | ({"description": description} if description else {})
-    paths = Paths(schemas, tuple(security), guarded)
+    paths = Paths(schemas, asks)
     for endpoint in catalog.endpoints:
         paths.add(endpoint)
     components: dict[str, Any] = {
@@ -92,21 +90,21 @@ def document(
     }
     if any(isinstance(endpoint.target, Operation) for endpoint in catalog.endpoints):
         components["parameters"] = PARAMETERS
-    if security:
-        components["securitySchemes"] = {name: dict(scheme) for name, scheme in security.items()}
+    if paths.schemes:
+        components["securitySchemes"] = {name: dict(scheme) for name, scheme in paths.schemes.items()}
     return {"openapi": "3.1.0", "info": info, "paths": paths.items, "components": components}
 
 
 class Paths:
     """The paths of a document, with what each method of them does."""
 
-    __slots__ = ("_guarded", "_identifiers", "_schemas", "_schemes", "_templates", "items")
+    __slots__ = ("_asks", "_identifiers", "_schemas", "_templates", "items", "schemes")
 
-    def __init__(self, schemas: Schemas, schemes: Sequence[str], guarded: Callable[[Described], bool]) -> None:
+    def __init__(self, schemas: Schemas, asks: Callable[[Described], Mapping[str, Scheme] | None]) -> None:
         self.items: dict[str, dict[str, Any]] = {}
+        self.schemes: dict[str, Scheme] = {}
         self._schemas = schemas
-        self._schemes = schemes
-        self._guarded = guarded
+        self._asks = asks
         self._templates: dict[str, str] = {}
         self._identifiers: set[str] = set()
 
@@ -134,7 +132,8 @@ class Paths:
         body = self._body([argument for argument in arguments if argument.location == "body"])
         if body is not None:
             operation["requestBody"] = body
-        for_known = bool(target.required_roles) or (target.required_roles is None and self._guarded(target))
+        schemes = self._asks(target)
+        for_known = bool(target.required_roles) or (target.required_roles is None and schemes is not None)
         refusals = problems(
             target,
             takes=bool(parameters) or body is not None,
@@ -143,11 +142,20 @@ class Paths:
             for_known=for_known,
         )
         operation["responses"] = dict(sorted((refusals | self._answers(target)).items()))
-        if for_known and self._schemes:
+        if for_known and schemes:
+            self._collect(schemes, target)
             # Alternatives: any scheme, with any of the roles.
             scopes = [[role] for role in target.required_roles or ()] or [[]]
-            operation["security"] = [{scheme: scope} for scheme in self._schemes for scope in scopes]
+            operation["security"] = [{scheme: scope} for scheme in schemes for scope in scopes]
         return operation
+
+    def _collect(self, schemes: Mapping[str, Scheme], target: Described) -> None:
+        for name, scheme in schemes.items():
+            if self.schemes.setdefault(name, scheme) != scheme:
+                raise CatalogError(
+                    f"{target.name} at {target.where} asks for a security scheme {name!r}, another one than elsewhere",
+                    hint="give one of the two another name, in @operon.security_scheme",
+                )
 
     def _identifier(self, name: str) -> str:
         identifier, number = name, 1
@@ -260,8 +268,8 @@ def problems(target: Described, *, takes: bool, has_path: bool, has_body: bool, 
         refusals["400"] = "The request does not fit; `errors` says where."
     if for_known:
         refusals["401"] = "The caller is not known."
-    if target.required_roles:
-        refusals["403"] = f"The caller has none of the roles {', '.join(target.required_roles)}."
+        roles = ", ".join(target.required_roles or ())
+        refusals["403"] = f"The caller has none of the roles {roles}." if roles else "The caller may not do this."
     if has_path:
         refusals["404"] = "There is nothing at this path."
     if isinstance(target, Operation):

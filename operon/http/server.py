@@ -3,8 +3,8 @@
 The journey of a request: Quart's routing -> `auth`, which says who asks -> `identity` and `arguments`, whose complaints
 are raised together -> a `HandlerContext` -> the function -> `answers`, or `problems` where it raised.
 
-The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the
-call of an operation runs in a task of its own, and only the waiting for a workflow's result is cancelled.
+The rule: a client that goes away takes nothing with it but its own answer. Quart cancels the request then; so the call
+of a single operation runs in a task of its own. A workflow does so anyway, and only the waiting for it is cancelled.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from quart.typing import TestClientProtocol as HttpClient
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
-from operon.authorization import AuthenticationFunction, Query, rules_of
+from operon.authorization import AuthenticationFunction, Query
 from operon.catalog import Catalog, Endpoint
 from operon.config import Settings
 from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
 from operon.errors import CatalogError
 from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
-from operon.http.auth import Gate
+from operon.http.auth import Gate, authentication_of
 from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import serve
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
+from operon.http.schemes import Scheme, schemes_of
 from operon.http.tracing import ServerSpans, served_of
 from operon.masking import masked_logger
-from operon.operations import Operation, Workflow
+from operon.operations import Described, Operation, Workflow
 from operon.routes import Handler
 from operon.telemetry.hidden import hide
 from operon.telemetry.observer import SILENT, Telemetry
@@ -42,6 +43,8 @@ from operon.telemetry.observer import SILENT, Telemetry
 __all__ = ["HttpClient", "Quart", "build", "serve"]
 
 Hook = Callable[[], Awaitable[None]]
+
+UUID_NAME, KEY_NAME = UUID_HEADER.lower().encode(), KEY_HEADER.lower().encode()
 
 
 def build(
@@ -51,6 +54,7 @@ def build(
     application: Mapping[str, Any],
     *,
     name: str,
+    title: str | None = None,
     query: Query,
     authentication: AuthenticationFunction | None = None,
     quart: Quart | None = None,
@@ -63,6 +67,7 @@ def build(
     A new app answers every error as a problem document, also an unknown URL. A given one keeps its own error pages
     and limits for its own routes.
 
+    name: what Quart calls a new app. title: what the documentation calls the application; its name by default.
     authentication: says who asks, for every endpoint whose class has no function of its own for that. Routes of the
     given app that are not endpoints are its own business.
     query: what authentication functions read the database with.
@@ -77,7 +82,7 @@ def build(
         gate = Gate(endpoint.target, authentication, application, query)
         surface.add(View(endpoint, settings, invoker, application, gate))
     if settings.docs:
-        for path, page in pages(lambda: describe(catalog, settings, name, authentication)).items():
+        for path, page in pages(lambda: describe(catalog, settings, title or name, authentication)).items():
             surface.add_page(path, page)
     app.asgi_app = ServerSpans(app.asgi_app, telemetry)  # type: ignore[method-assign] # as Quart's own manual does
     if on_startup is not None:
@@ -88,15 +93,15 @@ def build(
 
 
 def describe(
-    catalog: Catalog, settings: Settings, name: str, authentication: AuthenticationFunction | None
+    catalog: Catalog, settings: Settings, title: str, authentication: AuthenticationFunction | None
 ) -> dict[str, Any]:
     """The OpenAPI document of these endpoints. Raises CatalogError for a route that cannot be served."""
-    return document(
-        catalog,
-        title=name,
-        version=settings.version,
-        guarded=lambda target: (rules_of(target.owner).authentication or authentication) is not None,
-    )
+
+    def asks(target: Described) -> Mapping[str, Scheme] | None:
+        function = authentication_of(target, authentication)
+        return None if function is None else schemes_of(function)
+
+    return document(catalog, title=title, version=settings.version, asks=asks)
 
 
 def own_quart(name: str, settings: Settings) -> Quart:
@@ -143,7 +148,8 @@ class View:
         anybody = Caller(request=exchange.parts(request), traceparent=exchange.traceparent(request))
         caller = await self._gate.caller(request, anybody)
         complaints: list[Complaint] = []
-        identity = identify(request.headers.getlist(UUID_HEADER), request.headers.getlist(KEY_HEADER), complaints)
+        uuids, keys = exchange.values(request, UUID_NAME), exchange.values(request, KEY_NAME)
+        identity = identify(uuids, keys, complaints)
         args, kwargs = await self._arguments.read(request, variables, complaints)
         if complaints:
             raise BadInput(complaints)
@@ -167,10 +173,13 @@ class View:
             return answers.of_handler(await target(ctx, *args, **kwargs))
         if workflow_uuid is not None:
             exchange.remember_workflow(request, workflow_uuid)
-        value = await self._finish(cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs)))
+        call = cast("Coroutine[Any, Any, Any]", target(ctx, *args, **kwargs))
         if isinstance(target, Workflow):
-            exchange.remember_workflow(request, value.workflow_uuid)
-            value = await value.get_result()  # cancelled with the request; the workflow does not notice
+            handle = await call  # cancelled with the request, the start is on its way all the same
+            exchange.remember_workflow(request, handle.workflow_uuid)
+            value = await handle.get_result()  # cancelled with the request; the workflow does not notice
+        else:
+            value = await self._finish(call)
         return answers.of_value(value, target.signature.result.encode)
 
     async def _finish(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -235,8 +244,10 @@ class Surface:
     def _covers(self) -> bool:
         if not has_request_context():  # a websocket
             return False
-        rule = request_ctx.request.url_rule
-        return self._whole_app or (rule is not None and rule.endpoint in self._names)
+        return self._whole_app or self._has(request_ctx.request)
+
+    def _has(self, request: Request) -> bool:
+        return request.url_rule is not None and request.url_rule.endpoint in self._names
 
     async def _error(self, error: Exception) -> Any:
         is_answer = isinstance(error, HTTPException) and (error.response is not None or (error.code or 500) < 400)
@@ -249,8 +260,9 @@ class Surface:
         raise error
 
     async def _stamp(self, response: Response) -> Response:
-        if self._covers():
-            exchange.stamp(request_ctx.request, response)
+        request = request_ctx.request
+        if self._whole_app or self._has(request):
+            exchange.stamp(request, response)
         return response
 
     def __repr__(self) -> str:

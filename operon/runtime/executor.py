@@ -149,7 +149,10 @@ class Executor:
     def results(self) -> Results:
         """Where results of any workflow are waited for."""
         if self._results is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise ExecutorStopped(
+                "the executor does not run",
+                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
+            )
         return self._results
 
     @property
@@ -161,7 +164,10 @@ class Executor:
     def incarnation(self) -> Incarnation:
         """The living incarnation. ExecutorStopped when there is none."""
         if self._incarnation is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise ExecutorStopped(
+                "the executor does not run",
+                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
+            )
         return self._incarnation
 
     async def _incarnate(self) -> None:
@@ -272,7 +278,10 @@ class Executor:
     async def query(self, statement: str, *args: Any) -> list[Row]:
         """The rows of one statement that only reads."""
         if self._look_ups is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise ExecutorStopped(
+                "the executor does not run",
+                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
+            )
         return await query(self._look_ups, statement, args)
 
     async def _crash_durably(self) -> None:

@@ -584,9 +584,9 @@ class EntryInvoker:
         owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
-        telemetry = self._spawner().telemetry
+        telemetry, name = self._spawner().telemetry, name_of(topic)
         run = self._send(ctx, destination, message, topic, key, ignore_finished, owned)
-        await telemetry.entry("send", name_of(topic) or "", ctx.caller.traceparent, run)
+        await telemetry.entry("send", name or "", ctx.caller.traceparent, run)
 
     async def _send(
         self,

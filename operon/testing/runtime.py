@@ -20,7 +20,7 @@ from operon.catalog import Namespace
 from operon.contexts import ApplicationContext, CommunicatorContext, TransactionContext, as_uuid
 from operon.database import testbed
 from operon.database.stock import Stock, stock_of
-from operon.errors import ConfigurationError, OperonError
+from operon.errors import ConfigurationError, InputError, OperonError
 from operon.http.server import HttpClient
 from operon.operations import Communicator, Operation, Transaction
 from operon.runtime.executor import Executor
@@ -123,7 +123,7 @@ class TestRuntime:
         request: what `ctx.request` is of the workflows. workflow_uuid: the identity of what it starts.
         """
         caller = replace(caller_named(user, roles), request=request)
-        return self.executor.context(caller, None if workflow_uuid is None else as_uuid(workflow_uuid))
+        return self.executor.context(caller, None if workflow_uuid is None else as_uuid(workflow_uuid, InputError))
 
     async def invoke(
         self,

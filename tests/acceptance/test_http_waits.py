@@ -15,6 +15,7 @@ from quart.typing import TestClientProtocol as HttpClient
 
 import operon
 from operon import EventKey, HandlerContext, Status, Topic, WorkflowContext
+from operon.database.connection import connect
 from operon.testing import TestRuntime
 from tests.acceptance.facts import until, waits_for
 
@@ -197,6 +198,30 @@ async def test_a_client_that_goes_away_does_not_stop_its_workflow(runtime: TestR
     await runtime.context.send(uuid, 5, AMOUNT)
 
     assert await handle.get_result() == 5
+
+
+async def test_a_client_that_goes_away_while_its_workflow_begins_does_not_stop_it(
+    runtime: TestRuntime, url: str
+) -> None:
+    live, before = runtime.executor.incarnation.live, set(runtime.executor.incarnation.live)
+    holding = await connect(runtime.database_url)
+
+    async with asyncio.timeout(60), holding.transaction():
+        await holding.execute("select from operon.executors for update")  # so nothing is durable meanwhile
+        async with request(url, "POST", "/orders"):
+            await until(lambda: live.keys() - before)
+            (uuid,) = live.keys() - before
+            begun = live[uuid].begun
+            assert begun is not None
+            await until(lambda: begun[0].waiters)
+        await until(lambda: all(waiter.cancelled() for waiter in begun[0].waiters))
+    await holding.close()
+    handle = runtime.context.retrieve_workflow(uuid)
+    async with asyncio.timeout(60):
+        await until(lambda: begun[0].done)
+        await runtime.context.send(uuid, 7, AMOUNT)
+
+    assert await handle.get_result() == 7
 
 
 # ---------------------------------------------------------------------- errors

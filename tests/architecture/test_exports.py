@@ -19,7 +19,8 @@ OPERON = """
     ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic TransactionContext UnknownOperationError
     WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowFinishedError
     WorkflowHandle WorkflowStatus WorkflowTimeout authentication communicator default_required_roles delete get
-    initializer middleware patch post put required_roles transaction workflow
+    initializer middleware patch post put required_roles security_scheme transaction
+    workflow
 """
 
 ACTORS = """

@@ -178,12 +178,12 @@ async def test_an_unknown_uuid_has_no_status_and_its_result_is_a_typed_error(run
     assert unknown.value.hint is not None
 
 
-async def test_a_word_that_is_no_uuid_is_refused_where_it_is_given(runtime: TestRuntime) -> None:
-    with pytest.raises(operon.InvocationError, match="UUID"):
+async def test_a_word_that_is_no_uuid_names_no_workflow_and_cannot_be_one_s(runtime: TestRuntime) -> None:
+    with pytest.raises(operon.NonExistentWorkflowError, match="not a UUID"):
         runtime.context.retrieve_workflow("order-17")
-    with pytest.raises(operon.InvocationError, match="UUID"):
+    with pytest.raises(operon.InputError, match="not a UUID"):
         runtime.app.context(workflow_uuid="order-17")
-    with pytest.raises(operon.InvocationError, match="UUID"):
+    with pytest.raises(operon.InputError, match="not a UUID"):
         runtime.context.using(workflow_uuid="order-17")
 
 

@@ -72,6 +72,27 @@ async def result(ctx: HandlerContext, which: UUID) -> int:
     return found
 
 
+@operon.get("/states/<which>/<event>")
+async def state(ctx: HandlerContext, which: str, event: str) -> Any:
+    return await ctx.get_event(which, event, timeout=0)
+
+
+@operon.post("/parcels")
+async def parcel(ctx: HandlerContext, which: str, key: str) -> None:
+    await ctx.send(which, "parcel", idempotency_key=key)
+
+
+@operon.post("/named-orders")
+async def named_order(ctx: HandlerContext, which: str) -> int:
+    return await (await order(ctx.using(workflow_uuid=which), 1)).get_result()
+
+
+@operon.get("/mistaken")
+async def mistaken(ctx: HandlerContext) -> None:
+    number: Any = 17
+    ctx.retrieve_workflow(number)
+
+
 @pytest.fixture(scope="module")
 async def runtime() -> AsyncIterator[TestRuntime]:
     async with TestRuntime(__name__, poll_seconds=0.2, body_limit_bytes=BODY_LIMIT_BYTES) as runtime:
@@ -129,6 +150,22 @@ async def test_a_body_that_does_not_fit_is_refused_by_field_and_nothing_is_recor
     assert answer.status_code == status
     assert name in [each["name"] for each in problem.get("errors", [{"name": ""}])]
     assert await recorded(runtime) == before
+
+
+async def test_texts_of_clients_that_name_no_workflow_event_or_key_are_the_clients_fault(client: HttpClient) -> None:
+    uuid = str(uuid4())
+    await client.post("/named-orders", json={"which": uuid})
+    unknown = await client.get("/states/order-17/state")
+    unnamed = await client.get(f"/states/{uuid}/%09")
+    nowhere = await client.post("/parcels", json={"which": "order-17", "key": "a"})
+    long_key = await client.post("/parcels", json={"which": uuid, "key": "a" * 2000})
+    malformed = await client.post("/named-orders", json={"which": "order-17"})
+    ours = await client.get("/mistaken")
+
+    answers = (unknown, unnamed, nowhere, long_key, malformed, ours)
+    assert [answer.status_code for answer in answers] == [404, 400, 404, 400, 400, 500]
+    for answer in answers:
+        await problem_of(answer)
 
 
 async def test_an_unknown_url_a_wrong_method_and_a_form_are_refused_as_problems(

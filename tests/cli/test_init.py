@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,24 @@ def test_a_new_project_leaves_its_tools_nothing_to_say(folder: Path, template: s
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_a_new_project_is_served_on_the_port_of_its_file(database: str, folder: Path) -> None:
-    command("init", "my-project")
+FIRST = {"hello": re.compile("Hello, Ada! You have been greeted 1 times."), "shop": re.compile("[0-9a-f-]{36}")}
+
+
+@pytest.mark.parametrize("template", templates())
+async def test_what_init_says_to_do_next_is_answered(database: str, folder: Path, template: str) -> None:
+    made = command("init", "my-project", "--template", template)
+    *_, change, start, ask = (line.strip() for line in made.out.splitlines())
+    request = re.fullmatch(r"curl (?:-X (?P<method>\w+) )?localhost:8000(?P<path>\S+)", ask)
     file = folder / "my-project" / "operon.toml"
     file.write_text(file.read_text().replace("port = 8000", "port = 0"))
 
     async with started(folder / "my-project", OPERON_DATABASE_URL=database) as running:
         url = await served_url(running, [])
-        answer = await fetch(f"{url}/greeting/Ada")
+        assert request is not None
+        answer = await fetch(urllib.request.Request(url + request["path"], method=request["method"] or "GET"))
 
-    assert answer == "Hello, Ada! You have been greeted 1 times."
+    assert [change, start] == ["cd my-project", "operon start app"]
+    assert FIRST[template].fullmatch(answer)
 
 
 @pytest.mark.parametrize("template", templates())

@@ -134,7 +134,7 @@ async def served_url(running: asyncio.subprocess.Process, said: list[str]) -> st
     raise AssertionError(f"it ended: {said}")
 
 
-async def fetch(url: str) -> str:
+async def fetch(url: str | urllib.request.Request) -> str:
     def read() -> str:
         with urllib.request.urlopen(url, timeout=60) as answer:
             return str(answer.read().decode())

@@ -3,7 +3,8 @@
     python -m tests.examples.first_minutes .venv/bin/operon
 
 The operon that is named may live in another environment than this script's: one with nothing but the built package.
-The ticket shop is killed with `kill -9` while the bank takes its time, and started again.
+The ticket shop is killed with `kill -9` while the bank takes its time, and started again. The application that was
+there before is served by the Hypercorn of the same environment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from examples.pretend_bank import PretendBank
 from operon.database.embedded import EmbeddedPostgres
-from tests.examples.served import Answer, Served, served
+from tests.examples.served import Answer, Served, served, started
 
 Serve = Callable[[str], AbstractAsyncContextManager[Served]]
 
@@ -68,6 +69,14 @@ async def tickets(serve: Serve, ledger: Path) -> None:
     expect(len(PretendBank(ledger, 0).charged()), 1)
 
 
+async def existing(command: str, folder: Path) -> None:
+    hypercorn = (command, "examples.existing:quart", "--bind", "127.0.0.1:0")
+    async with started(hypercorn, folder) as server:
+        expect(await server.get("/"), Answer(200, "The old front page."))
+        expect(await server.get("/nowhere"), Answer(404, "The old page for what is not there."))
+        expect(await server.get("/greeting/Ada"), Answer(200, "Hello, Ada!"))
+
+
 def expect(found: object, expected: object) -> None:
     if found != expected:
         raise SystemExit(f"expected {expected!r}, got {found!r}")
@@ -83,10 +92,11 @@ async def main(operon: str) -> None:
             await tickets_class(serve)
             await orders(serve)
             await tickets(serve, folder / ".operon/ledger.txt")
+            await existing(os.path.join(os.path.dirname(operon), "hypercorn"), folder)
         finally:
             EmbeddedPostgres(folder / ".operon/postgres").remove()
 
 
 if __name__ == "__main__":
     asyncio.run(main(os.path.abspath(sys.argv[1])))
-    print("hello, bank, tickets_class, orders and tickets kept their promises")
+    print("hello, bank, tickets_class, orders, tickets and existing kept their promises")

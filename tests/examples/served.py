@@ -1,4 +1,4 @@
-"""An example served by `operon start` in a process of its own, that can be killed."""
+"""An example served by `operon start`, or by another server, in a process of its own that can be killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from anyio import to_thread
 
 ROOT = Path(__file__).parent.parent.parent
-STARTED = re.compile(r"Operon serves (?P<url>http://\S+)")
+STARTED = re.compile(r"(?:Operon serves|Running on) (?P<url>http://\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Served:
-    """`operon start MODULE` in a folder, from the moment that it listens."""
+    """A server in a folder, from the moment that it listens."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -104,11 +104,20 @@ async def served(
     operon: the command to do it with; the Operon that is under test here by default.
     environment: variables beside those of this process.
     """
+    async with started((*operon, "start", module, "--port", "0", *options), folder, environment) as running:
+        yield running
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Served]:
+    """A server of an example, in a folder that has the examples, from when it listens; stopped at the end."""
     if not (folder / "examples").exists():
         shutil.copytree(ROOT / "examples", folder / "examples")
-    source = {"PYTHONPATH": str(ROOT)} if operon[0] == sys.executable else {}
+    source = {"PYTHONPATH": str(ROOT)} if command[0] == sys.executable else {}
     process = await asyncio.create_subprocess_exec(
-        *(*operon, "start", module, "--port", "0", *options),
+        *command,
         cwd=folder,
         env={**os.environ, **source, **(environment or {})},
         stdout=asyncio.subprocess.PIPE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
@@ -15,11 +15,13 @@ import pytest
 from openapi_spec_validator import validate
 from quart import Response
 
-from operon import Masked
+from operon import Authenticated, Masked, MiddlewareContext, Operon, authentication, required_roles, security_scheme
 from operon.catalog import Catalog
 from operon.contexts import CommunicatorContext, HandlerContext, TransactionContext, WorkflowContext
+from operon.errors import CatalogError
 from operon.http.markers import Body, Header, Path, Query
 from operon.http.openapi import document
+from operon.http.schemes import Scheme
 from operon.operations import Described, communicator, transaction, workflow
 from operon.routes import delete, get, post, put
 
@@ -64,6 +66,15 @@ def documented(*functions: Described, **options: Any) -> dict[str, Any]:
     validate(described)
     assert msgspec.json.decode(msgspec.json.encode(described)) == described
     return described
+
+
+def asking(schemes: Mapping[str, Scheme]) -> Callable[[Described], Mapping[str, Scheme]]:
+    """The same schemes for every function."""
+
+    def asks(target: Described) -> Mapping[str, Scheme]:
+        return schemes
+
+    return asks
 
 
 def operation_of(function: Described, **options: Any) -> dict[str, Any]:
@@ -332,7 +343,7 @@ def test_a_required_role_asks_for_any_scheme_with_any_of_the_roles() -> None:
     token = {"type": "http", "scheme": "bearer"}
     key = {"type": "apiKey", "in": "header", "name": "x-key"}
 
-    described = documented(audit, security={"token": token, "key": key})
+    described = documented(audit, asks=asking({"token": token, "key": key}))
     without = documented(audit)
 
     operation = described["paths"]["/"]["get"]
@@ -354,32 +365,107 @@ def test_where_somebody_asks_who_it_is_a_function_without_roles_is_for_any_known
     @get("/open")
     async def opened(ctx: HandlerContext) -> None: ...
 
-    def everywhere(target: Described) -> bool:
-        return True
-
     opened.required_roles = ()
     token = {"type": "http", "scheme": "bearer"}
 
-    paths = documented(known, opened, security={"token": token}, guarded=everywhere)["paths"]
+    paths = documented(known, opened, asks=asking({"token": token}))["paths"]
 
     assert paths["/known"]["get"]["security"] == [{"token": []}]
-    assert "401" in paths["/known"]["get"]["responses"]
-    assert "403" not in paths["/known"]["get"]["responses"]
+    assert {"401", "403"} <= paths["/known"]["get"]["responses"].keys()
     assert "security" not in paths["/open"]["get"]
     assert "401" not in paths["/open"]["get"]["responses"]
 
 
-@pytest.mark.parametrize("roles", [None, ()])
-def test_a_function_without_required_roles_asks_for_nothing(roles: tuple[str, ...] | None) -> None:
+def test_where_nobody_asks_who_it_is_nothing_is_asked_for() -> None:
     @get("/")
     async def public(ctx: HandlerContext) -> None: ...
 
-    public.required_roles = roles
-
-    operation = operation_of(public, security={"token": {"type": "http", "scheme": "bearer"}})
+    operation = operation_of(public)
 
     assert "security" not in operation
     assert not {"401", "403"} & operation["responses"].keys()
+
+
+def test_a_function_that_says_nothing_of_its_scheme_documents_the_refusals_alone() -> None:
+    @get("/")
+    async def known(ctx: HandlerContext) -> None: ...
+
+    described = documented(known, asks=asking({}))
+
+    assert "securitySchemes" not in described["components"]
+    assert "security" not in described["paths"]["/"]["get"]
+    assert {"401", "403"} <= described["paths"]["/"]["get"]["responses"].keys()
+
+
+async def test_each_route_names_the_schemes_of_the_function_that_asks_for_it() -> None:
+    @security_scheme(session={"type": "apiKey", "in": "cookie", "name": "session"})
+    @security_scheme(token={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    def who(ctx: MiddlewareContext) -> Authenticated | None:
+        return None
+
+    async def partner(ctx: MiddlewareContext) -> Authenticated | None:
+        return None
+
+    @authentication(security_scheme(key={"type": "apiKey", "in": "header", "name": "x-key"})(partner))
+    class Partners:
+        @get("/partners")
+        @staticmethod
+        async def list(ctx: HandlerContext) -> None: ...
+
+    @get("/orders")
+    async def orders(ctx: HandlerContext) -> None: ...
+
+    @required_roles()
+    @get("/health")
+    async def health(ctx: HandlerContext) -> None: ...
+
+    app = Operon(Partners, authentication=who)
+    for function in (orders, health):
+        app.executor.catalog.add(function)
+
+    described = await (await app.quart.test_client().get("/openapi.json")).get_json()
+
+    validate(described)
+    assert described == app.openapi()
+    assert described["info"]["title"] == "Partners"
+    assert described["paths"]["/partners"]["get"]["security"] == [{"key": []}]
+    assert described["paths"]["/orders"]["get"]["security"] == [{"token": []}, {"session": []}]
+    assert "security" not in described["paths"]["/health"]["get"]
+    assert described["components"]["securitySchemes"].keys() == {"key", "token", "session"}
+
+
+def test_two_schemes_of_one_name_are_refused() -> None:
+    @get("/a")
+    async def a(ctx: HandlerContext) -> None: ...
+
+    @get("/b")
+    async def b(ctx: HandlerContext) -> None: ...
+
+    def asks(target: Described) -> Mapping[str, Scheme]:
+        return {"token": {"type": "http", "scheme": "bearer"} if target is a else {"type": "mutualTLS"}}
+
+    with pytest.raises(CatalogError, match="another one than elsewhere"):
+        documented(a, b, asks=asks)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ({"type": "bearer"}, "Invalid value 'bearer'"),
+        ({"type": "http"}, "missing required field `scheme`"),
+        ({"type": "apiKey", "name": "x-key", "in": "body"}, "Invalid enum value 'body'"),
+        ({"type": "openIdConnect"}, "missing required field `openIdConnectUrl`"),
+        ("bearer", "Expected `object`"),
+    ],
+)
+def test_a_scheme_that_is_none_is_refused_where_it_is_written(scheme: Any, said: str) -> None:
+    with pytest.raises(CatalogError, match=said):
+        security_scheme(token=scheme)
+
+
+def test_a_scheme_belongs_to_a_function() -> None:
+    with pytest.raises(CatalogError, match="decorates authentication functions"):
+        security_scheme(token={"type": "http", "scheme": "bearer"})(HandlerContext)
 
 
 def test_paths_that_differ_only_by_names_and_converters_are_one() -> None:

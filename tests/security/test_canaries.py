@@ -1,8 +1,8 @@
 """Canaries: a secret is put wherever an application has one, and then looked for wherever it must not be.
 
-That is in what a real `operon start` says, in its answers, and in every row of every table of the schema. The one place
-where one may be is the stored inputs of a workflow, which it needs to be run again: `Masked` hides a value from people,
-not from the database.
+That is in what a real `operon start` says, with its spans and metrics, in its answers, and in every row of every table
+of the schema. The one place where one may be is the stored inputs of a workflow, which it needs to be run again:
+`Masked` hides a value from people, not from the database.
 """
 
 from __future__ import annotations
@@ -31,7 +31,19 @@ where c.relnamespace = 'operon'::regnamespace and c.relkind in ('r', 'p') order 
 class Canaries:
     """A secret for each place, so that one which is found says where it got out."""
 
-    PLACES = ("argument", "error", "bearer", "basic", "cookie", "proxy", "key", "query", "custom", "environment")
+    PLACES = (
+        "argument",
+        "error",
+        "bearer",
+        "basic",
+        "cookie",
+        "proxy",
+        "key",
+        "query",
+        "custom",
+        "environment",
+        "exporter",
+    )
 
     def __init__(self, dsn: str) -> None:
         self._secrets = {place: f"canary-{place}-{secrets.token_hex(8)}" for place in self.PLACES} | {"dsn": dsn}
@@ -93,6 +105,9 @@ async def test_a_secret_is_found_nowhere_but_in_the_inputs_of_the_workflows_that
         "CANARY": canaries["environment"],
         "CANARY_ERROR": canaries["error"],
         "OPERON_DATABASE_URL": database.as_role,
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_METRICS_EXPORTER": "console",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={canaries['exporter']}",
     }
     card = canaries["argument"]
     answers: dict[str, tuple[int, str]] = {}
@@ -128,6 +143,8 @@ async def test_a_secret_is_found_nowhere_but_in_the_inputs_of_the_workflows_that
     assert len(rows["checkpoints"]) > 20
     for fact in ("buying", "connection to postgresql://app:***@db.internal/shop failed", "RuntimeError", "/fail"):
         assert fact in output
+    for told in ('"name": "charge"', '"exception.stacktrace"', '"url.path": "/buy"', '"operon.step.duration"'):
+        assert told in output  # the spans and metrics are in it
     assert {name: canaries.found_in(answer) for name, (_, answer) in answers.items() if canaries.found_in(answer)} == {}
     assert canaries.found_in(output) == set()
     assert {table: places for table, texts in rows.items() if (places := canaries.found_in("\n".join(texts)))} == {

@@ -38,6 +38,12 @@ class Seen:
         (span,) = self.named(name)
         return span
 
+    @property
+    def metrics(self) -> str:
+        """Everything that was measured, as text."""
+        data = self._metrics.get_metrics_data()
+        return data.to_json() if data is not None else ""
+
     def points(self, metric: str) -> list[Any]:
         """The data points of a metric."""
         data = self._metrics.get_metrics_data()

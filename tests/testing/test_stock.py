@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from operon.database import testbed
-from operon.database.connection import connect
+from operon.database.connection import Connection, connect
 from operon.database.stock import Stock
 from operon.testing import with_database
 
@@ -71,6 +71,24 @@ async def test_what_was_not_made_here_is_never_removed(server: str) -> None:
 
     assert await exists(server, theirs)
     await testbed.drop_database(server, theirs)
+
+
+async def test_a_server_that_is_gone_leaves_nothing_to_remove_and_nothing_to_say(
+    server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = Stock(server)
+    name = await stock.take()
+    monkeypatch.setattr("operon.database.stock.connect", gone)  # for the connection that removes; it is a new one
+
+    stock.give_back(name)
+    stock.close()
+
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+    await testbed.drop_database(server, name)
+
+
+async def gone(server: str) -> Connection:
+    raise FileNotFoundError(2, "No such file or directory")
 
 
 async def test_a_database_for_a_test_takes_under_fifty_milliseconds(
