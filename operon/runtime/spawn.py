@@ -152,11 +152,14 @@ class Spawner:
             row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
             # Ours after all: the acknowledgement of the start was lost, not the start.
             # What was claimed is ours too, but recovery brings that to life, with its history.
-            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0:
+            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0 or row.parked:
                 return False
             if uuid in incarnation.live:
                 return False
-        incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline))
+        actor = WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline)
+        if uuid in batch.taken:
+            actor.forget()  # it may have lived meanwhile, and left memory again: what it has recorded decides
+        incarnation.spawn(actor)
         return True
 
     def _check(

@@ -176,6 +176,10 @@ class WorkflowActor:
                 if self.journal is not None:
                     life.ended(self.ended and self.ended.status.value, self.journal.halted, self.journal.replayed)
 
+    def forget(self) -> None:
+        """Nothing is known of its history: the first life reads it, as the one after a crash does."""
+        self._history = None
+
     async def _load(self) -> list[Checkpoint]:
         """The history that came with the claim; after a crash, what the database has now."""
         if self._history is None:
