@@ -129,7 +129,7 @@ class Spawner:
                     self._begin_chosen(operation, caller, uuid, inputs, deadline)
                 )
                 self._starting[uuid] = task
-                task.add_done_callback(lambda _: self._starting.pop(uuid, None))
+                task.add_done_callback(lambda task: self._begun(uuid, task))
             await asyncio.shield(task)
             actor = self._incarnation.live.get(uuid)
         if actor is not None:
@@ -140,6 +140,16 @@ class Spawner:
             raise NonExistentWorkflowError(f"workflow {uuid} was removed while it was being started")
         self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)
         return WorkflowHandle(self.results, uuid)
+
+    @property
+    def starting(self) -> int:
+        """How many starts with chosen UUIDs are under way."""
+        return len(self._starting)
+
+    def _begun(self, uuid: UUID, task: asyncio.Task[bool]) -> None:
+        del self._starting[uuid]
+        if not task.cancelled():
+            task.exception()  # seen, also when every client that waited has gone away
 
     async def _begin_chosen(
         self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None

@@ -12,11 +12,11 @@ FULL_SECONDS = 600.0
 
 # How often in ten minutes, and how often it has to have bitten for the run to count.
 RATES: dict[str, tuple[int, int]] = {
-    "kill": (260, 200),  # SIGKILL of an executor
-    "stop": (30, 20),  # SIGSTOP until it was declared dead, then SIGCONT: a zombie
-    "terminate": (80, 50),  # pg_terminate_backend of some session
-    "crash server": (14, 10),  # Postgres: stopped immediately, started at once
-    "cut": (80, 50),  # connections end at a commit
+    "kill": (280, 200),  # SIGKILL of an executor
+    "stop": (40, 20),  # SIGSTOP until it was declared dead, then SIGCONT: a zombie
+    "terminate": (90, 50),  # pg_terminate_backend of some session
+    "crash server": (16, 10),  # Postgres: stopped immediately, started at once
+    "cut": (90, 50),  # connections end at a commit
     "silence": (20, 10),  # an executor is cut off for up to two and a half leases
     "deaf": (20, 10),  # its notifications are dropped
     "block": (20, 10),  # its event loop is blocked for half a lease up to two
