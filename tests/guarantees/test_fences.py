@@ -219,6 +219,9 @@ async def test_a_dead_executor_claims_nothing(stage: Stage) -> None:
     assert await workflows.claim(stage.look, stage.other, [uuid]) == []
 
 
+# It has renewed its lease since it took its session lock, which it does at once.
+RENEWED = "select session_locked_at is not null from operon.executors where incarnation = $1"
+
 lease: list[Lease] = []
 believed: list[bool] = []
 
@@ -230,8 +233,9 @@ async def believe(ctx: operon.CommunicatorContext) -> bool:
 
 
 async def test_no_communicator_is_called_while_the_lease_is_in_doubt() -> None:
-    async with TestRuntime(__name__, heartbeat_seconds=1.0) as runtime:
+    async with TestRuntime(__name__) as runtime:
         lease.append(runtime.executor.incarnation.lease)
+        await until(lambda: runtime.fetchval(RENEWED, lease[-1].incarnation))  # the next one is two seconds away
         lease[-1]._until = 0.0  # pyright: ignore[reportPrivateUsage] - as if no renewal had gone through
 
         assert await believe(runtime.context) is True

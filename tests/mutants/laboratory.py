@@ -1,7 +1,7 @@
 """Where a mutant lives: a copy of the sources in a folder of its own, so that nobody's checkout is ever touched.
 
-The tests run there, on the embedded server of the checkout: a mutant with another schema gets a template database of its
-own, because templates are named after what was migrated.
+The tests run there, on the embedded server of the checkout: a mutant with another schema gets a template database of
+its own, because templates are named after what was migrated.
 """
 
 from __future__ import annotations
