@@ -34,6 +34,9 @@ select count(*) > 0 from pg_stat_activity
 where datname = current_database() and application_name = $1 and cardinality(pg_blocking_pids(pid)) > 0
 """
 
+# A flush of the same step has to wait for this one.
+IN_THE_WAY = "insert into operon.checkpoints (workflow_uuid, step, kind, name, output) values ($1, 0, 1, 'x', '1')"
+
 
 @dataclass
 class Stage:
@@ -100,9 +103,7 @@ async def test_an_executor_is_not_declared_dead_in_the_middle_of_a_flush(stage: 
     uuid = await stage.started()
     in_the_way, judge = await stage.session("in the way"), await stage.session("judge")
     await in_the_way.execute("begin")
-    await in_the_way.execute(
-        "insert into operon.checkpoints (workflow_uuid, step, kind, name, output) values ($1, 0, 1, 'x', '1')", uuid
-    )
+    await in_the_way.execute(IN_THE_WAY, uuid)
     flush = asyncio.create_task(stage.writer.flush(stage.one, 2, record(uuid, 0)))
     await until(lambda: stage.is_blocked("operon"))  # it has passed its fence
 
@@ -218,6 +219,67 @@ async def test_a_dead_executor_claims_nothing(stage: Stage) -> None:
 
     assert await workflows.claim(stage.look, stage.other, [uuid]) == []
 
+
+async def test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it(stage: Stage) -> None:
+    uuid = await stage.started()
+    await workflows.cancel(stage.look, uuid, b"{}")
+    await workflows.resume(stage.look, uuid)
+
+    assert await workflows.claim(stage.look, stage.one, [uuid]) == []
+    await executors.forget_revoked(stage.look, stage.one, [uuid])
+    (claim,) = await workflows.claim(stage.look, stage.one, [uuid])
+    assert claim.epoch == 3
+
+
+async def test_a_cancel_waits_for_a_flush_that_is_under_way(stage: Stage) -> None:
+    uuid = await stage.started()
+    in_the_way, canceller = await stage.session("in the way"), await stage.session("canceller")
+    await in_the_way.execute("begin")
+    await in_the_way.execute(IN_THE_WAY, uuid)
+    flush = asyncio.create_task(stage.writer.flush(stage.one, 2, record(uuid, 0)))
+    await until(lambda: stage.is_blocked("operon"))
+
+    cancelled = asyncio.create_task(workflows.cancel(canceller, uuid, b"{}"))
+    await until_blocked_or_done(stage, "canceller", cancelled)
+    waited = not cancelled.done()
+    await in_the_way.execute("rollback")
+    await asyncio.gather(flush, cancelled, return_exceptions=True)
+
+    assert waited, "the cancel returned, and a flush went on"
+    assert cancelled.result() == [uuid]
+    assert await stage.steps(uuid) == [0]
+    for session in (in_the_way, canceller):
+        await session.close()
+
+
+async def test_an_executor_that_has_renewed_since_the_look_is_not_declared_dead(stage: Stage) -> None:
+    seen = await stage.lease_until(stage.one)
+    await executors.renew(stage.look, stage.one, LEASE_SECONDS, False)
+
+    assert await executors.declare_dead(stage.look, stage.one, seen) is False
+    assert await executors.declare_dead(stage.look, stage.one, await stage.lease_until(stage.one)) is True
+
+
+async def test_a_session_lock_from_before_the_last_start_of_the_server_says_nothing(stage: Stage) -> None:
+    """Every lock is free after a restart, and no process is gone for that."""
+
+    async def is_gone() -> bool:
+        others = await executors.others(stage.look, stage.other)
+        return next(other.gone for other in others if other.incarnation == stage.one)
+
+    never_held = await is_gone()
+    await stage.look.execute(LOCKED_AT, stage.one, "1 second")
+    held_since = await is_gone()
+    await stage.look.execute(LOCKED_AT, stage.one, "-1 second")
+    held_before = await is_gone()
+
+    assert (never_held, held_since, held_before) == (False, True, False)
+
+
+# When its session lock was last known to be held, counted from the start of the server.
+LOCKED_AT = """
+update operon.executors set session_locked_at = pg_postmaster_start_time() + $2::text::interval where incarnation = $1
+"""
 
 # It has renewed its lease since it took its session lock, which it does at once.
 RENEWED = "select session_locked_at is not null from operon.executors where incarnation = $1"

@@ -46,7 +46,7 @@ class Outcome:
     @property
     def by(self) -> str:
         """The test that noticed."""
-        failed = (line for line in self.said.splitlines() if line.startswith(("FAILED ", "ERROR ")))
+        failed = (line for line in self.said.splitlines() if line.startswith(("FAILED tests", "ERROR tests")))
         return next((line.split(" ")[1].rpartition("::")[2] for line in failed), "")
 
 

@@ -45,6 +45,7 @@ def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant
 
 FLUSH = "operon/database/migrations/0002_flush.sql"
 MAIL = "operon/database/migrations/0003_mail.sql"
+CANCEL = "operon/database/migrations/0005_cancel.sql"
 CHECKPOINTS = "operon/database/checkpoints.sql"
 WORKFLOWS = "operon/database/workflows.sql"
 LEASE = "operon/database/lease.py"
@@ -180,6 +181,70 @@ MUTANTS = (
         "pass",
         f"{FENCES}::test_no_communicator_is_called_while_the_lease_is_in_doubt",
     ),
+    mutant(
+        "a dead executor claims",
+        WORKFLOWS,
+        "where e.incarnation = $1 and e.state = 0 and w.workflow_uuid <> all",
+        "where e.incarnation = $1 and w.workflow_uuid <> all",
+        f"{FENCES}::test_a_dead_executor_claims_nothing",
+    ),
+    mutant(
+        "what was cancelled here and resumed is claimed before it was dropped",
+        WORKFLOWS,
+        " and e.state = 0 and w.workflow_uuid <> all (coalesce(e.revoked, '{}'))",
+        " and e.state = 0",
+        f"{FENCES}::test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it",
+    ),
+    mutant(
+        "an executor that renewed its lease after the look is declared dead",
+        "operon/database/executors.sql",
+        "where incarnation = $1 and state <> 2 and lease_until = $2",
+        "where incarnation = $1 and state <> 2 and $2::timestamptz is not null",
+        f"{FENCES}::test_an_executor_that_has_renewed_since_the_look_is_not_declared_dead",
+    ),
+    mutant(
+        "session locks from before a restart of the server count",
+        "operon/database/executors.sql",
+        "session_locked_at > pg_postmaster_start_time() and pg_try",
+        "session_locked_at is not null and pg_try",
+        f"{FENCES}::test_a_session_lock_from_before_the_last_start_of_the_server_says_nothing",
+    ),
+    mutant(
+        "one look at a free session lock is enough",
+        "operon/runtime/recovery.py",
+        "            if earlier is None or earlier.lease_until != other.lease_until:",
+        "            if earlier is None:\n                dead.append(other)\n            elif False:",
+        "tests/runtime/test_verdicts.py",
+    ),
+    mutant(
+        "a renewal between two looks at a free session lock does not count",
+        "operon/runtime/recovery.py",
+        "if earlier is None or earlier.lease_until != other.lease_until:",
+        "if earlier is None:",
+        "tests/runtime/test_verdicts.py",
+    ),
+    mutant(
+        "a process whose event loop is stuck renews its lease",
+        LEASE,
+        "            if self._loop_is_stuck:",
+        "            if False:",
+        "tests/database/test_lease.py::test_a_stuck_event_loop_loses_its_lease",
+    ),
+    mutant(
+        "a resumed workflow keeps its epoch",
+        CANCEL,
+        "set status = 0, error = null, owner = null, epoch = w.epoch + 1, deadline = null",
+        "set status = 0, error = null, owner = null, deadline = null",
+        f"{FENCES}::test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it",
+    ),
+    mutant(
+        "a cancel does not wait for a flush that is under way",
+        CANCEL,
+        "        perform from operon.executors e where e.incarnation = any (owners) "
+        "order by e.incarnation for update;\n",
+        "",
+        f"{FENCES}::test_a_cancel_waits_for_a_flush_that_is_under_way",
+    ),
     # ------------------------------------------------------------------ what is unknown
     mutant(
         "a commit that was not acknowledged is taken for failed",
@@ -195,12 +260,13 @@ MUTANTS = (
         "if False:",
         f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
     ),
-    mutant(
-        "a start whose acknowledgement was lost begins without its history",
-        "operon/runtime/spawn.py",
-        "or row.status != 0 or row.parked:",
-        "or row.status != 0:",
-        "tests/runtime/test_parking.py::test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again",
+    Mutant(
+        "a second start of a parked workflow begins it without its history",
+        (
+            Change("operon/runtime/spawn.py", "or row.status != 0 or row.parked:", "or row.status != 0:"),
+            Change("operon/runtime/spawn.py", "            actor.forget()", "            pass"),
+        ),
+        ("tests/runtime/test_parking.py::test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again",),
     ),
     # ------------------------------------------------------------------ effects wait for what is recorded
     mutant(
@@ -216,6 +282,13 @@ MUTANTS = (
         "        if journal.pending:\n            await journal.durable()\n        return await self._transact(",
         "        return await self._transact(",
         f"{ONCE}::test_a_record_that_never_arrives_is_waited_for_by_every_effect",
+    ),
+    mutant(
+        "a communicator beside other steps is not announced",
+        INVOKE,
+        "            journal.announce(step, operation.name)\n",
+        "            pass\n",
+        f"{ONCE}::test_every_message_to_the_database_is_a_place_to_die_at",
     ),
     # ------------------------------------------------------------------ messages
     mutant(
