@@ -79,7 +79,7 @@ class Desk:
         """The line that a client answers; empty if it is gone."""
         answer = asyncio.ensure_future(reader.readline())
         while not (await asyncio.wait((answer,), timeout=AGAIN_SECONDS))[0]:
-            if order.uuid not in self.answers and order not in self._again:
+            if order.uuid not in self.answers and all(other.uuid != order.uuid for other in self._again):
                 await self._repeat(order)
         try:
             return answer.result()

@@ -23,6 +23,8 @@ SAID = {
     "loops found stuck": "the event loop is stuck",
     "notifications not heard": "does not hear notifications",
 }
+# A flush of an executor that was declared dead, of one that has lost the workflow, and a transaction of either.
+OF_THE_DEAD = ("OP001", "OP002", "23502 of a checkpoint")
 TAKEN_OVER = "select count(*) from operon.workflows where epoch > 1"
 CLAIMS = "select coalesce(sum(epoch - 1), 0) from operon.workflows"
 
@@ -40,6 +42,7 @@ async def evidence(
         **{f"fault: {what}": count for what, count in sorted(faults.bitten.items())},
         **{f"wire: {what}": count for what, count in sorted(wire.items())},
         **{f"refused: {state}": count for state, count in sorted(server.refusals.items())},
+        "writes of the dead that were refused": sum(server.refusals[state] for state in OF_THE_DEAD),
         **{what: text.count(words) for what, words in SAID.items()},
         "lives": fleet.lives,
         "orders": len(desk.answers),
@@ -62,8 +65,7 @@ def guards(seconds: float) -> Mapping[str, int]:
         "workflows taken over": faults["kill"],
         "executors declared dead by another": faults["kill"],
         "executors that found out that they were dead": zombies,
-        # A zombie that tried to write, and a transaction of one that tried to commit.
-        "refused: OP001": max(1, zombies // 4),
+        "writes of the dead that were refused": max(1, zombies // 2),
         "refused: 23502 of a checkpoint": 1 if seconds >= 300 else 0,
         "refused: 40001": 1,
         "flushes of unknown outcome": faults["cut"],

@@ -4,10 +4,11 @@ proves nothing."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.chaos.desk import Desk
 from tests.chaos.fleet import Fleet, Slot
@@ -16,11 +17,9 @@ from tests.chaos.server import Server
 
 DECLARED_LEASES = 8  # that a stopped executor may take to be declared dead before it is woken all the same
 
-TERMINATE = """
-select pg_terminate_backend(pid) from (
-    select pid from pg_stat_activity where application_name = 'operon' and datname = current_database()
-    order by md5(pid::text || $1) limit 1
-) as victim
+SESSION = """
+select pid from pg_stat_activity where application_name = 'operon' and datname = current_database()
+order by md5(pid::text || $1) limit 1
 """
 DECLARED_DEAD = "select state = 2 from operon.executors where pid = $1 order by incarnation desc limit 1"
 
@@ -57,7 +56,13 @@ class Faults:
     async def _one(self, fault: Fault) -> None:
         match fault.what:
             case "terminate":
-                self.bitten[fault.what] += bool(await self._server.ask(TERMINATE, str(fault.size)))
+                pid = await self._server.ask(SESSION, str(fault.size))
+                terminated = await self._server.ask("select pg_terminate_backend($1)", pid)
+                self.bitten[fault.what] += bool(terminated)
+            case "kill session":
+                async with self._crashing:
+                    killed = await self._kill_session(fault)
+                self.bitten[fault.what] += killed
             case "crash server":
                 async with self._crashing:
                     await self._server.crash()
@@ -77,6 +82,16 @@ class Faults:
                 with self._victim(fault) as slot:
                     if slot is not None:
                         await self._signal(what, slot, fault.size)
+
+    async def _kill_session(self, fault: Fault) -> bool:
+        """SIGKILL of a server process: Postgres ends all others with it and recovers, and its postmaster lives on."""
+        pid = await self._server.ask(SESSION, str(fault.size))
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return True
+        return False
 
     @contextmanager
     def _victim(self, fault: Fault, *, behind_proxy: bool = False) -> Generator[Slot | None]:
@@ -116,7 +131,8 @@ class Faults:
                 self.bitten[what] += slot.signal(signal.SIGUSR2) and working
                 await asyncio.sleep(2 * self._fleet.lease_seconds)
             case "stop":
-                self.bitten[what] += await self._stop(slot, size) and working
+                noticed = await self._stop(slot, size)
+                self.bitten[what] += noticed and working
             case _:
                 raise AssertionError(what)
 

@@ -15,6 +15,7 @@ RATES: dict[str, tuple[int, int]] = {
     "kill": (280, 200),  # SIGKILL of an executor
     "stop": (40, 20),  # SIGSTOP until it was declared dead, then SIGCONT: a zombie
     "terminate": (90, 50),  # pg_terminate_backend of some session
+    "kill session": (8, 4),  # SIGKILL of a process of Postgres, which then ends all others and recovers
     "crash server": (16, 10),  # Postgres: stopped immediately, started at once
     "cut": (90, 50),  # connections end at a commit
     "silence": (20, 10),  # an executor is cut off for up to two and a half leases
