@@ -23,6 +23,7 @@ TOPICS = ("bills", "cards", "parcels")
 TABLES = f"""
 create table accounts (id integer primary key, balance bigint not null check (balance >= 0));
 create table ledger (workflow_uuid uuid not null, what text not null, account integer, amount bigint not null);
+create index on ledger (workflow_uuid);
 insert into accounts select n, {BALANCE} from generate_series(0, {ACCOUNTS - 1}) as n;
 create function credit() returns trigger language plpgsql as
 'begin update accounts set balance = balance + new.amount where id = new.account; return new; end';

@@ -7,14 +7,15 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from tests.chaos.desk import Desk
 from tests.chaos.fleet import Fleet, Slot
 from tests.chaos.plan import Fault
 from tests.chaos.server import Server
 
+VICTIM_SECONDS = 10.0  # that a fault waits for somebody whom nothing else is being done to
 DECLARED_LEASES = 8  # that a stopped executor may take to be declared dead before it is woken all the same
 
 SESSION = """
@@ -68,18 +69,18 @@ class Faults:
                     await self._server.crash()
                 self.bitten[fault.what] += 1
             case "cut":
-                with self._victim(fault, behind_proxy=True) as slot:
+                async with self._victim(fault, behind_proxy=True) as slot:
                     if slot is not None:
                         before = sum(slot.proxy.counts.values())
                         slot.proxy.cut(1 + round(2 * fault.size))
                         await asyncio.sleep(1.0)
                         self.bitten[fault.what] += sum(slot.proxy.counts.values()) > before
             case "silence" | "deaf":
-                with self._victim(fault, behind_proxy=True) as slot:
+                async with self._victim(fault, behind_proxy=True) as slot:
                     if slot is not None:
                         await self._cut_off(fault, slot)
             case what:
-                with self._victim(fault) as slot:
+                async with self._victim(fault) as slot:
                     if slot is not None:
                         await self._signal(what, slot, fault.size)
 
@@ -93,19 +94,26 @@ class Faults:
             return True
         return False
 
-    @contextmanager
-    def _victim(self, fault: Fault, *, behind_proxy: bool = False) -> Generator[Slot | None]:
-        """The slot that is meant, or the next one where somebody lives and nothing else is going on."""
+    @asynccontextmanager
+    async def _victim(self, fault: Fault, *, behind_proxy: bool = False) -> AsyncGenerator[Slot | None]:
+        """The slot that is meant, or the next one where somebody lives and nothing else is going on; waits for one."""
         slots = self._fleet.slots[fault.slot :] + self._fleet.slots[: fault.slot]
-        free = [slot for slot in slots if slot.pid and not slot.busy and (slot.number or not behind_proxy)]
-        if not free:
+        slot = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(VICTIM_SECONDS):
+                while slot is None:
+                    free = [one for one in slots if one.pid and not one.busy and (one.number or not behind_proxy)]
+                    slot = next(iter(free), None)
+                    if slot is None:
+                        await asyncio.sleep(0.05)
+        if slot is None:
             yield None
             return
-        free[0].busy = True
+        slot.busy = True
         try:
-            yield free[0]
+            yield slot
         finally:
-            free[0].busy = False
+            slot.busy = False
 
     async def _cut_off(self, fault: Fault, slot: Slot) -> None:
         if fault.what == "deaf":
