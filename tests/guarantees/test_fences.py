@@ -231,12 +231,15 @@ async def test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_drop
     assert claim.epoch == 3
 
 
-async def test_a_cancel_waits_for_a_flush_that_is_under_way(stage: Stage) -> None:
-    uuid = await stage.started()
+async def test_a_cancel_waits_for_a_flush_that_is_under_way_and_sees_the_child_that_it_starts(stage: Stage) -> None:
+    uuid, child = await stage.started(), uuid4()
     in_the_way, canceller = await stage.session("in the way"), await stage.session("canceller")
     await in_the_way.execute("begin")
     await in_the_way.execute(IN_THE_WAY, uuid)
-    flush = asyncio.create_task(stage.writer.flush(stage.one, 2, record(uuid, 0)))
+    batch = record(uuid, 0)
+    batch.s_uuid, batch.s_name, batch.s_inputs = [child], ["unheard of"], [b"{}"]
+    batch.s_parent, batch.s_parent_step = {0: uuid}, {0: 0}
+    flush = asyncio.create_task(stage.writer.flush(stage.one, 2, batch))
     await until(lambda: stage.is_blocked("operon"))
 
     cancelled = asyncio.create_task(workflows.cancel(canceller, uuid, b"{}"))
@@ -246,7 +249,7 @@ async def test_a_cancel_waits_for_a_flush_that_is_under_way(stage: Stage) -> Non
     await asyncio.gather(flush, cancelled, return_exceptions=True)
 
     assert waited, "the cancel returned, and a flush went on"
-    assert cancelled.result() == [uuid]
+    assert set(cancelled.result()) == {uuid, child}
     assert await stage.steps(uuid) == [0]
     for session in (in_the_way, canceller):
         await session.close()

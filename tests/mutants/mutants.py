@@ -238,12 +238,12 @@ MUTANTS = (
         f"{FENCES}::test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it",
     ),
     mutant(
-        "a cancel does not wait for a flush that is under way",
+        "a cancel does not lock the executors before it looks whom to cancel",
         CANCEL,
         "        perform from operon.executors e where e.incarnation = any (owners) "
         "order by e.incarnation for update;\n",
         "",
-        f"{FENCES}::test_a_cancel_waits_for_a_flush_that_is_under_way",
+        f"{FENCES}::test_a_cancel_waits_for_a_flush_that_is_under_way_and_sees_the_child_that_it_starts",
     ),
     # ------------------------------------------------------------------ what is unknown
     mutant(
