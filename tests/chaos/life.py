@@ -36,6 +36,7 @@ NO_DATABASE = 75  # the exit code of a life that found none, and was to be start
 
 def live(environment: Mapping[str, str]) -> None:
     """From the first to the last instruction."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is an event loop to block
     os.environ.update(environment)
     file = os.open(os.environ["LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)

@@ -20,6 +20,7 @@ from pathlib import Path
 SOCKET = ".s.PGSQL.5432"
 CHUNK = 1 << 16
 NOTIFICATION = b"A"
+GONE = (OSError, RuntimeError)  # what uvloop says of a connection that was aborted is the second
 
 
 class Proxy:
@@ -82,7 +83,7 @@ class Proxy:
                 self._to_cut -= 1
                 await self._cut(what, chunk, link, answers, to_reader)
                 return
-        except OSError:
+        except GONE:
             pass
         finally:
             self._links.discard(link)
@@ -102,7 +103,7 @@ class Proxy:
         try:
             while chunk := await self._read(link, reader):
                 link.client.write(drop(chunk) if link.listens else chunk)
-        except OSError:
+        except GONE:
             pass
         self.counts["notifications dropped"] += drop.dropped
         link.close()

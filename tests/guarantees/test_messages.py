@@ -51,24 +51,6 @@ async def test_a_thousand_messages_of_a_workflow_are_received_once_each_in_order
         await nothing_is_left(runtime, caplog)
 
 
-async def test_what_becomes_of_a_message_does_not_depend_on_what_becomes_of_others_of_its_batch() -> None:
-    """New ones and duplicates, to workflows in either order of their UUIDs, in one batch."""
-    async with TestRuntime(correspondents) as runtime:
-        handles = [await correspondents.collect(runtime.context, 11) for _ in range(6)]
-
-        for number in range(11):
-            again = [(handle, earlier) for handle in reversed(handles) for earlier in {max(0, number - 1), number}]
-            await asyncio.gather(
-                *(
-                    runtime.context.send(handle.workflow_uuid, which, "numbers", idempotency_key=("n", which))
-                    for handle, which in again
-                    if not (number == 10 and which == 9)
-                )
-            )
-
-        assert [await handle.get_result(timeout=60) for handle in handles] == [list(range(11))] * 6
-
-
 async def test_messages_that_were_all_sent_before_are_received_once_each_in_order(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

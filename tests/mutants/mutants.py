@@ -307,11 +307,10 @@ MUTANTS = (
     ),
     mutant(
         "answers about messages come in the order of their destinations",
-        "operon/database/migrations/0010_answers_in_order.sql",
-        "    execute definition;\n",
-        "",
-        "tests/guarantees/test_messages.py::"
-        "test_what_becomes_of_a_message_does_not_depend_on_what_becomes_of_others_of_its_batch",
+        MAIL,
+        "array_agg(j.code order by j.n)",
+        "array_agg(j.code order by j.destination)",
+        "tests/guarantees/test_messages.py::test_each_sender_of_a_batch_is_told_what_became_of_its_own_message",
     ),
     # ------------------------------------------------------------------ doorbells
     mutant(
