@@ -97,6 +97,8 @@ async def attempt(app: operon.Operon, order: Order) -> Answer:
 
 async def fill(app: operon.Operon, order: Order) -> Any:
     workflow: Any = getattr(application, order.kind)
+    if order.number % 5 == 0:  # a start that nobody chose a UUID for; given out again, it is another one
+        assert await application.add(app.context()) == 1
     ctx = app.context(workflow_uuid=order.uuid)
     handles = await asyncio.gather(*(workflow(ctx, *order.args) for _ in range(order.times)))
     if order.kind == "correspondence":

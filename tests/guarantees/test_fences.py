@@ -20,7 +20,7 @@ from operon.database import checkpoints, executors, workflows
 from operon.database.batch import Batch
 from operon.database.connection import Connection, connect
 from operon.database.lease import Lease
-from operon.database.writer import Writer
+from operon.database.writer import Revoked, Writer
 from operon.errors import Fenced
 from operon.testing import TestRuntime
 from tests.database import one_step
@@ -133,6 +133,17 @@ async def test_a_flush_that_was_lost_landed_if_its_number_did_also_of_a_dead_exe
     await executors.kill(stage.look, stage.one)
 
     assert await stage.writer.landed(stage.one, 2, record(uuid, 0)) is True
+
+
+async def test_nothing_of_a_cancelled_workflow_is_flushed(stage: Stage) -> None:
+    uuid = await stage.started()
+    await workflows.cancel(stage.look, uuid, b"{}")
+
+    with pytest.raises(Revoked) as revoked:
+        await stage.writer.flush(stage.one, 2, record(uuid, 0))
+
+    assert revoked.value.workflows == [uuid]
+    assert await stage.steps(uuid) == []
 
 
 async def test_a_message_that_is_gone_is_not_received(stage: Stage) -> None:

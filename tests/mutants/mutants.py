@@ -55,7 +55,6 @@ INVOKE = "operon/runtime/invoke.py"
 
 COMMITTING = "tests/runtime/test_committer.py"
 FENCES = "tests/guarantees/test_fences.py"
-CANCELLED = "tests/guarantees/test_cancelled_workflows.py"
 ONCE = "tests/guarantees/test_exactly_once.py"
 WEATHER = "tests/guarantees/test_weather.py"
 
@@ -99,7 +98,7 @@ MUTANTS = (
         FLUSH,
         "if revoked is not null then",
         "if false then",
-        f"{CANCELLED}::test_nothing_commits_after_the_cancel_has_returned",
+        f"{FENCES}::test_nothing_of_a_cancelled_workflow_is_flushed",
     ),
     mutant(
         "a look at a flush that was lost finds it landed though its executor is dead",
