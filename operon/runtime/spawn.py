@@ -161,15 +161,12 @@ class Spawner:
         if uuid in batch.taken:
             row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
             # Ours after all: the acknowledgement of the start was lost, not the start.
-            # What was claimed is ours too, but recovery brings that to life, with its history.
-            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0 or row.parked:
+            # What was claimed, or has lived and left memory, is ours too, and is brought to life with its history.
+            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0 or row.lived:
                 return False
             if uuid in incarnation.live:
                 return False
-        actor = WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline)
-        if uuid in batch.taken:
-            actor.forget()  # it may have lived meanwhile, and left memory again: what it has recorded decides
-        incarnation.spawn(actor)
+        incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline))
         return True
 
     def _check(

@@ -259,13 +259,12 @@ MUTANTS = (
         "if False:",
         f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
     ),
-    Mutant(
+    mutant(
         "a second start of a parked workflow begins it without its history",
-        (
-            Change("operon/runtime/spawn.py", "or row.status != 0 or row.parked:", "or row.status != 0:"),
-            Change("operon/runtime/spawn.py", "            actor.forget()", "            pass"),
-        ),
-        ("tests/runtime/test_parking.py::test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again",),
+        "operon/runtime/spawn.py",
+        "or row.status != 0 or row.lived:",
+        "or row.status != 0:",
+        "tests/runtime/test_parking.py::test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again",
     ),
     # ------------------------------------------------------------------ effects wait for what is recorded
     mutant(
