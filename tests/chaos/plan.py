@@ -12,7 +12,7 @@ FULL_SECONDS = 600.0
 
 # How often in ten minutes, and how often it has to have bitten for the run to count.
 RATES: dict[str, tuple[int, int]] = {
-    "kill": (280, 200),  # SIGKILL of an executor
+    "kill": (330, 200),  # SIGKILL of an executor
     "stop": (40, 20),  # SIGSTOP until it was declared dead, then SIGCONT: a zombie
     "terminate": (90, 50),  # pg_terminate_backend of some session
     "kill session": (8, 4),  # SIGKILL of a process of Postgres, which then ends all others and recovers

@@ -69,6 +69,7 @@ async def run(folder: Path, seed: int, seconds: float, slots: int, lease_seconds
             settled = await settle(server, desk, slots)
             settled_seconds = time.monotonic() - began
             await fleet.stop()
+        server.harvest()
         violations = [*fleet.violations, *settled]
         violations += [f"a client met {text}: {count}" for text, count in desk.errors.items() if not is_weather(text)]
         violations += await checker.check(server, desk, heard(calls), logs)

@@ -39,6 +39,7 @@ class Server:
         self._log = Path()
         self._kept = folder / "postgres.log"
         self._url = ""
+        self._harvested = 0  # how much of the log
         self.refusals: Counter[str] = Counter()
 
     async def start(self) -> None:
@@ -95,12 +96,15 @@ class Server:
             while True:
                 os.kill(self._pid, 0)
                 await asyncio.sleep(0.01)
-        self._harvest()
+        self.harvest()
         await asyncio.to_thread(self._postgres.start, production=False)
+        self._harvested = 0  # each start begins another log
         await self._look()
 
-    def _harvest(self) -> None:
-        said = self._log.read_text(errors="replace")
+    def harvest(self) -> None:
+        """Counts what it has refused since the last time."""
+        log = self._log.read_bytes()
+        said, self._harvested = log[self._harvested :].decode(errors="replace"), len(log)
         with self._kept.open("a") as kept:
             kept.write(said)
         for state, text in REFUSAL.findall(said):
@@ -111,6 +115,4 @@ class Server:
         """Ends and removes it."""
         if self._admin is not None:
             self._admin.terminate()
-        if self._log.exists():
-            self._harvest()
         await asyncio.to_thread(self._postgres.remove)
