@@ -23,7 +23,7 @@ from tests.mutants.mutants import Mutant
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("operon", "actors", "pytest_operon", "tests", "examples", "pyproject.toml")
-SECONDS_MAX = 600.0
+SECONDS_MAX = 240.0
 PASSED, FAILED = 0, 1  # pytest's exit codes; any other means that it did not come to testing
 
 
