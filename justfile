@@ -36,6 +36,14 @@ examples:
 bench *arguments:
     {{ bin }}/python -m bench {{ arguments }}
 
+# Executors that are killed, stopped and cut off, on a Postgres that crashes: `just chaos --seconds 90 --seed 7`.
+chaos *arguments:
+    {{ bin }}/python -m tests.chaos {{ arguments }}
+
+# Takes the guards of the heart out one by one, and sees the tests notice: `just mutants --only flush`.
+mutants *arguments:
+    {{ bin }}/python -m tests.mutants {{ arguments }}
+
 # Everything that has to hold before a change lands, in fresh environments: some minutes.
 ci:
     .ci/run

@@ -72,7 +72,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: bytes | None
     authenticated_user: str | None
     inputs: bytes = b""
-    epoch: int = 0  # where it was asked for
+    epoch: int = 0  # where it was asked for, like the next
+    lived: bool = False  # it has recorded something, or is parked
 
 
 class StatusRow(msgspec.Struct, frozen=True):

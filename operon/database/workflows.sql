@@ -90,7 +90,8 @@ where workflow_uuid = any ($1)
 
 -- name: attach
 -- What a second start needs to know of the first.
-select name, status, owner, output, error, authenticated_user, inputs, epoch
+select name, status, owner, output, error, authenticated_user, inputs, epoch,
+    wait_kind is not null or exists (select from operon.checkpoints c where c.workflow_uuid = $1)
 from operon.workflows
 where workflow_uuid = $1
 

@@ -104,7 +104,8 @@ class Executor:
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tree_task = asyncio.create_task(self.tree.run(lambda: started.set_result(None)))
         await started
-        await self._incarnate()
+        self._replacing = asyncio.get_running_loop().create_task(self._incarnate())  # whoever comes now waits for it
+        await self._replacing
 
     async def stop(self) -> None:
         """Ends what is in flight, makes it durable, releases the rest to other executors."""

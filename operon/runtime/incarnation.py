@@ -24,7 +24,7 @@ from uuid import UUID
 
 import anyio
 
-from actors import ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor
+from actors import ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor, SupervisorState
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import executors, workflows
@@ -158,6 +158,8 @@ class Incarnation:
     def admit(self) -> None:
         """Refuses a start while this incarnation ends: Fenced if another follows, ExecutorStopped if none does."""
         self.admit_message()
+        if self.workflows.state is SupervisorState.NEW:
+            raise Fenced(f"executor {self.number} has only just been registered")  # as if to the one before it
         if len(self.live) >= self._settings.max_live:
             raise ExecutorFull(
                 f"{len(self.live)} workflows are live here, as many as max_live allows",

@@ -129,7 +129,7 @@ class Spawner:
                     self._begin_chosen(operation, caller, uuid, inputs, deadline)
                 )
                 self._starting[uuid] = task
-                task.add_done_callback(lambda _: self._starting.pop(uuid, None))
+                task.add_done_callback(lambda task: self._begun(uuid, task))
             await asyncio.shield(task)
             actor = self._incarnation.live.get(uuid)
         if actor is not None:
@@ -141,6 +141,16 @@ class Spawner:
         self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)
         return WorkflowHandle(self.results, uuid)
 
+    @property
+    def starting(self) -> int:
+        """How many starts with chosen UUIDs are under way."""
+        return len(self._starting)
+
+    def _begun(self, uuid: UUID, task: asyncio.Task[bool]) -> None:
+        del self._starting[uuid]
+        if not task.cancelled():
+            task.exception()  # seen, also when every client that waited has gone away
+
     async def _begin_chosen(
         self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None
     ) -> bool:
@@ -151,8 +161,8 @@ class Spawner:
         if uuid in batch.taken:
             row = await incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
             # Ours after all: the acknowledgement of the start was lost, not the start.
-            # What was claimed is ours too, but recovery brings that to life, with its history.
-            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0:
+            # What was claimed, or has lived and left memory, is ours too, and is brought to life with its history.
+            if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0 or row.lived:
                 return False
             if uuid in incarnation.live:
                 return False

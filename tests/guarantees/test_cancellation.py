@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -91,6 +93,30 @@ async def test_five_hundred_clients_that_go_away_take_nothing_with_them(runtime:
         assert " 0 used" in repr(pool)
         assert " 0 waiting" in repr(pool)
     assert await book(runtime.context) == 1
+
+
+async def test_a_start_that_nobody_waits_for_any_more_and_is_fenced_leaves_no_complaint(
+    runtime: TestRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    incarnation = runtime.executor.incarnation
+    await runtime.execute("update operon.executors set state = 2")
+    one = asyncio.create_task(client_of(runtime, uuid4()))
+    while not incarnation.spawner.starting:  # noqa: ASYNC110 - rings no bell
+        await asyncio.sleep(0)
+
+    one.cancel()
+    del one
+    async with asyncio.timeout(60):
+        while runtime.executor.incarnation is incarnation or incarnation.spawner.starting:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    gc.collect()
+
+    assert "never retrieved" not in caplog.text
+    assert await book(runtime.context) == 1
+
+
+async def client_of(runtime: TestRuntime, workflow_uuid: UUID) -> None:
+    await errand(runtime.context.using(workflow_uuid=workflow_uuid))
 
 
 def pool_of(runtime: TestRuntime, name: str) -> Pool:

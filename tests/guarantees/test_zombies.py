@@ -1,7 +1,8 @@
 """A process is stopped, not dead: its lease runs out, another takes over, and then it goes on as if nothing had been.
 
-Whatever it was about to write is refused. It finds out that it was declared dead, begins anew under another number, and
-works.
+Wherever it stopped (before a communicator, in it, after it and before its record, in a transaction that holds its
+locks, in a receipt, before the record of the end), whatever it was about to write is refused, and it calls nobody any
+more. It finds out that it was declared dead, begins anew under another number, and works.
 """
 
 from __future__ import annotations
@@ -36,12 +37,49 @@ async def test_a_process_that_sleeps_before_it_commits_changes_nothing_when_it_w
     await sweep([Site(site.label, "before", site.nth, "SIGSTOP") for site in places], sleeps, WAITING)
 
 
+async def test_a_process_that_sleeps_before_a_communicator_does_not_call_it_when_it_wakes(server: Server) -> None:
+    """What came before is recorded, the answer is there, and the call is next."""
+    places = [
+        Site(label, "after", signal="SIGSTOP")
+        for label in ("flush now + uuid4 + random", "flush entries", "flush refuse", "flush get_result + call charge")
+    ]
+
+    async def sleeps(site: Site) -> None:
+        async with server.case(f"sleeps {site}") as case:
+            await wakes_up_to_another_owner(case, await asleep_at(case, site))
+
+    await sweep(places, sleeps, WAITING)
+
+
+async def test_a_process_that_sleeps_while_it_waits_for_a_message_does_not_receive_it_when_it_wakes(
+    server: Server,
+) -> None:
+    work = Start("receive", uuid4(), (2,))
+    async with server.case("sleeps in recv") as case:
+        sleeper = case.begin([work], afterwards=[AFTERWARDS])
+        await case.heard(lambda: any(news.what == "started" for news in case.news(0)))
+        await case.connection.execute(SEND, work.uuid, 0)
+        await until(
+            lambda: has_recorded(case, "charge")
+        )  # it has told the world of the first, and waits for the second
+        os.kill(sleeper.pid or 0, signal.SIGSTOP)
+        await until(lambda: is_stopped(sleeper))
+        await case.connection.execute(SEND, work.uuid, 1)
+
+        await sleeps_over_its_work(case, sleeper, work)
+
+        assert [news.value for news in case.news() if news.workflow == work.uuid and news.what == "result"] == [
+            [0, 1]
+        ] * 2
+        assert await case.connection.fetchval("select count(*) from operon.notifications") == 0
+
+
 @pytest.mark.parametrize("step", ["charge", "serializable", "post"])
 async def test_a_process_that_sleeps_inside_a_step_changes_nothing_when_it_wakes(server: Server, step: str) -> None:
     """A communicator whose answer comes late, and a transaction that has written and holds its locks."""
     async with server.case(f"sleeps in {step}") as case:
         gate = case.withhold(0, step)
-        sleeper = case.begin([WORK], afterwards=[Start("everything", uuid4(), ("afterwards",))])
+        sleeper = case.begin([WORK], afterwards=[AFTERWARDS])
         await case.heard(lambda: any(call.name == step for call in case.calls(0)))
         os.kill(sleeper.pid or 0, signal.SIGSTOP)
         gate.set()
@@ -99,12 +137,19 @@ async def is_back(case: Case, process: ForkServerProcess) -> bool:
     return bool(numbers == 2)
 
 
+async def has_recorded(case: Case, name: str) -> bool:
+    """Whether a step of this name is recorded."""
+    return bool(await case.connection.fetchval("select count(*) from operon.checkpoints where name = $1", name))
+
+
 WORK = Start("everything", uuid4(), ("t",))
+AFTERWARDS = Start("everything", uuid4(), ("afterwards",))
+SEND = "select operon.send($1, to_json($2::integer), 'numbers')"
 
 
 async def asleep_at(case: Case, site: Site) -> ForkServerProcess:
     """A process that has stopped itself."""
-    sleeper = case.begin([WORK], site, afterwards=[Start("everything", uuid4(), ("afterwards",))])
+    sleeper = case.begin([WORK], site, afterwards=[AFTERWARDS])
     await until(lambda: is_stopped(sleeper))
     return sleeper
 
@@ -117,11 +162,22 @@ async def is_dead(case: Case, process: ForkServerProcess) -> bool:
 
 async def wakes_up_to_another_owner(case: Case, sleeper: ForkServerProcess) -> None:
     """Another process finishes the work; the sleeper changes nothing of it, hears the same result, and works again."""
-    other = case.begin(case.again([WORK]), stay=True)
+    await sleeps_over_its_work(case, sleeper, WORK)
+    for start in (WORK.uuid, *{news.workflow for news in case.news(0)}):
+        await case.check_one(start)
+    await case.check_ledger()
+    assert len(case.results()) == 2
+
+
+async def sleeps_over_its_work(case: Case, sleeper: ForkServerProcess, work: Start) -> None:
+    """It sleeps until another process has taken over and finished, and then wakes: it records nothing, calls nobody."""
+    other = case.begin(case.again([work]), stay=True)
     await case.heard(lambda: any(news.what == "result" for news in case.news(1)))
     await until(lambda: is_dead(case, sleeper))
     await case.look()
-    done, recorded = case.outcomes[WORK.uuid], case.snapshots[-1]
+    done, recorded = case.outcomes[work.uuid], case.snapshots[-1]
+    family = {workflow for workflow, _ in recorded}
+    called = [call for call in case.calls(0) if call.workflow in family]
 
     os.kill(sleeper.pid or 0, signal.SIGCONT)
     assert await case.ended(sleeper) == 0
@@ -129,11 +185,7 @@ async def wakes_up_to_another_owner(case: Case, sleeper: ForkServerProcess) -> N
     await case.ended(other)
     await case.settled()
 
-    assert case.outcomes[WORK.uuid] == done
-    family = {workflow for workflow, _ in recorded}
+    assert case.outcomes[work.uuid] == done
     assert {place for place in case.snapshots[-1] if place[0] in family} == set(recorded), "it recorded something more"
-    for start in (WORK.uuid, *{news.workflow for news in case.news(0)}):
-        await case.check_one(start)
-    await case.check_ledger()
+    assert [call for call in case.calls(0) if call.workflow in family] == called, "it called somebody when it woke"
     assert await is_back(case, sleeper), f"{case}: it did not come back under another number"
-    assert len(case.results()) == 2

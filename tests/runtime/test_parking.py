@@ -78,6 +78,12 @@ async def hold_and_receive(ctx: WorkflowContext, gate: str) -> list[Any]:
 
 
 @operon.workflow
+async def hold_then_receive(ctx: WorkflowContext, gate: str) -> Any:
+    await stop_at(ctx, gate)
+    return await ctx.recv("topic")
+
+
+@operon.workflow
 async def conversation(ctx: WorkflowContext, times: int) -> list[Any]:
     """Something of each kind, one after the other."""
     told: list[Any] = []
@@ -112,6 +118,20 @@ async def test_a_workflow_that_waits_leaves_memory_after_a_while() -> None:
         await parked(runtime, handle.workflow_uuid)
 
         assert lived
+
+
+async def test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again(runtime: TestRuntime) -> None:
+    gates["once"].open()
+    ctx = runtime.context_of(workflow_uuid=uuid4())
+    first = await hold_then_receive(ctx, "once")
+    await parked(runtime, first.workflow_uuid)
+    called = gates["once"].arrivals
+
+    second = await hold_then_receive(ctx, "once")
+    await runtime.context.send(first.workflow_uuid, "a message", "topic")
+
+    assert await finished(second) == "a message"
+    assert gates["once"].arrivals == called == 1
 
 
 async def test_one_that_sleeps_for_longer_than_that_leaves_at_once() -> None:

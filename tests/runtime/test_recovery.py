@@ -1,7 +1,8 @@
-"""What recovery leaves alone."""
+"""What recovery leaves alone, and what it is to a client."""
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 from operon import WorkflowContext, workflow
@@ -30,3 +31,16 @@ async def test_an_executor_that_drains_claims_nothing(anyio_backend: str) -> Non
         incarnation.draining = False
         incarnation.activator.ring()
         assert await runtime.context.retrieve_workflow(uuid).get_result(timeout=30) == "done"
+
+
+async def test_a_start_in_the_moment_in_which_the_next_incarnation_is_made_waits_for_it(anyio_backend: str) -> None:
+    async with TestRuntime(__name__) as runtime:
+        before = runtime.executor.incarnation
+        crash = asyncio.create_task(runtime.crash())
+        while runtime.executor.incarnation is before:  # noqa: ASYNC110 - the very turn in which there is another
+            await asyncio.sleep(0)
+
+        handle = await waiting(runtime.context)
+
+        assert await handle.get_result(timeout=60) == "done"
+        await crash

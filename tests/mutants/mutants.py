@@ -1,0 +1,339 @@
+"""The mutants. Each takes one guard out of the heart, by replacing a text that is there exactly once, and names the
+smallest set of tests that has to fail then.
+
+A mutant that survives means that a test is missing: random faults alone do not prove a guard, because another one
+behind it often catches what it let through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One text of one file, and what is put in its place."""
+
+    file: str
+    text: str
+    instead: str
+
+    def apply(self, root: Path) -> str:
+        """The changed text of the file. ValueError: the text is not there, or more than once."""
+        source = (root / self.file).read_text()
+        if (found := source.count(self.text)) != 1:
+            raise ValueError(f"{self.file} has this text {found} times: {self.text}")
+        return source.replace(self.text, self.instead)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A guard that is taken out, and who has to notice."""
+
+    name: str
+    changes: tuple[Change, ...]
+    tests: tuple[str, ...]  # as pytest takes them
+
+    def __repr__(self) -> str:
+        return f"<Mutant {self.name}>"
+
+
+def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant:
+    return Mutant(name, (Change(file, text, instead),), tests)
+
+
+FLUSH = "operon/database/migrations/0002_flush.sql"
+MAIL = "operon/database/migrations/0003_mail.sql"
+CANCEL = "operon/database/migrations/0005_cancel.sql"
+CHECKPOINTS = "operon/database/checkpoints.sql"
+WORKFLOWS = "operon/database/workflows.sql"
+LEASE = "operon/database/lease.py"
+COMMITTER = "operon/runtime/committer.py"
+TRANSACTIONS = "operon/runtime/transactions.py"
+INVOKE = "operon/runtime/invoke.py"
+
+COMMITTING = "tests/runtime/test_committer.py"
+FENCES = "tests/guarantees/test_fences.py"
+ONCE = "tests/guarantees/test_exactly_once.py"
+WEATHER = "tests/guarantees/test_weather.py"
+
+FENCE = "update operon.executors e set batch = number, answers = null where e.incarnation = me and e.state <> 2\n"
+
+MUTANTS = (
+    # ------------------------------------------------------------------ the fence of a flush
+    mutant(
+        "a flush does not ask whether its executor is dead",
+        FLUSH,
+        "where e.incarnation = me and e.state <> 2\n    returning e.revoked into revoked;",
+        "where e.incarnation = me\n    returning e.revoked into revoked;",
+        f"{COMMITTING}::test_nothing_of_a_dead_executor_is_written",
+    ),
+    Mutant(
+        "a flush looks at its executor's row and does not lock it",
+        (
+            Change(
+                FLUSH,
+                f"{FENCE}    returning e.revoked into revoked;",
+                "select e.revoked into revoked from operon.executors e where e.incarnation = me and e.state <> 2;",
+            ),
+            Change(
+                FLUSH,
+                "    if bells is not null then\n",
+                "    update operon.executors e set batch = number, answers = null where e.incarnation = me;\n"
+                "    if bells is not null then\n",
+            ),
+        ),
+        (f"{FENCES}::test_an_executor_is_not_declared_dead_in_the_middle_of_a_flush",),
+    ),
+    mutant(
+        "a flush ends workflows of others",
+        FLUSH,
+        "where w.workflow_uuid = u.id and w.owner + 0 = me and w.status + 0 = 0;",
+        "where w.workflow_uuid = u.id and w.status + 0 = 0;",
+        f"{COMMITTING}::test_finishing_what_another_owns_fences",
+    ),
+    mutant(
+        "a flush does not ask whether workflows were cancelled",
+        FLUSH,
+        "if revoked is not null then",
+        "if false then",
+        f"{FENCES}::test_nothing_of_a_cancelled_workflow_is_flushed",
+    ),
+    mutant(
+        "a look at a flush that was lost finds it landed though its executor is dead",
+        "operon/database/writer.py",
+        "if dead and last < number:",
+        "if False:",
+        f"{FENCES}::test_a_flush_of_a_dead_executor_that_was_lost_did_not_land",
+    ),
+    # ------------------------------------------------------------------ the fence of a transaction
+    mutant(
+        "a transaction does not ask for its epoch",
+        CHECKPOINTS,
+        "and w.owner = $3 and w.epoch = $4 and w.status = 0 for share",
+        "and w.owner = $3 and $4::integer is not null and w.status = 0 for share",
+        f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
+    ),
+    mutant(
+        "a transaction does not ask for its owner",
+        CHECKPOINTS,
+        "and w.owner = $3 and w.epoch = $4 and w.status = 0 for share",
+        "and $3::bigint is not null and w.epoch = $4 and w.status = 0 for share",
+        f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
+    ),
+    mutant(
+        "a transaction commits for a workflow that was cancelled",
+        CHECKPOINTS,
+        "and w.epoch = $4 and w.status = 0 for share",
+        "and w.epoch = $4 for share",
+        f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
+    ),
+    mutant(
+        "a transaction looks at its workflow's row and does not lock it",
+        CHECKPOINTS,
+        "and w.status = 0 for share",
+        "and w.status = 0",
+        f"{FENCES}::test_a_takeover_waits_for_a_transaction_that_has_passed_its_fence",
+    ),
+    # ------------------------------------------------------------------ ownership
+    mutant(
+        "a claim does not raise the epoch",
+        WORKFLOWS,
+        "set owner = $1, epoch = epoch + 1, updated_at",
+        "set owner = $1, updated_at",
+        "tests/acceptance/test_recovery.py::test_only_the_workflows_of_a_dead_executor_are_taken_over",
+    ),
+    mutant(
+        "a claim takes from the living",
+        WORKFLOWS,
+        "and (w.owner is null or not exists (select from operon.executors e where e.incarnation = w.owner and "
+        "e.state <> 2))\n    and exists (",
+        "and exists (",
+        f"{FENCES}::test_nothing_is_claimed_of_a_living_executor",
+    ),
+    mutant(
+        "a lease is believed for ever",
+        LEASE,
+        "return not self.fenced and boottime() < self._until",
+        "return not self.fenced",
+        "tests/database/test_lease.py::test_it_is_doubted_before_it_ends_in_the_database",
+    ),
+    mutant(
+        "an executor judges others after an outage of its own",
+        LEASE,
+        "return self.trusted and boottime() - self._unbroken_since >= self._seconds",
+        "return self.trusted",
+        "tests/database/test_lease.py::test_only_a_whole_lease_of_renewals_makes_it_seasoned",
+    ),
+    mutant(
+        "an executor that is dead renews its lease",
+        "operon/database/executors.sql",
+        "where incarnation = $1 and state <> 2\nreturning 1",
+        "where incarnation = $1\nreturning 1",
+        "tests/database/test_lease.py::test_an_executor_that_was_declared_dead_is_fenced_and_never_renews_again",
+    ),
+    mutant(
+        "a communicator is called though the lease is in doubt",
+        "operon/runtime/communicators.py",
+        "if not self._lease.trusted:\n            await self._lease.wait_trusted()",
+        "pass",
+        f"{FENCES}::test_no_communicator_is_called_while_the_lease_is_in_doubt",
+    ),
+    mutant(
+        "a dead executor claims",
+        WORKFLOWS,
+        "where e.incarnation = $1 and e.state = 0 and w.workflow_uuid <> all",
+        "where e.incarnation = $1 and w.workflow_uuid <> all",
+        f"{FENCES}::test_a_dead_executor_claims_nothing",
+    ),
+    mutant(
+        "what was cancelled here and resumed is claimed before it was dropped",
+        WORKFLOWS,
+        " and e.state = 0 and w.workflow_uuid <> all (coalesce(e.revoked, '{}'))",
+        " and e.state = 0",
+        f"{FENCES}::test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it",
+    ),
+    mutant(
+        "an executor that renewed its lease after the look is declared dead",
+        "operon/database/executors.sql",
+        "where incarnation = $1 and state <> 2 and lease_until = $2",
+        "where incarnation = $1 and state <> 2 and $2::timestamptz is not null",
+        f"{FENCES}::test_an_executor_that_has_renewed_since_the_look_is_not_declared_dead",
+    ),
+    mutant(
+        "session locks from before a restart of the server count",
+        "operon/database/executors.sql",
+        "session_locked_at > pg_postmaster_start_time() and pg_try",
+        "session_locked_at is not null and pg_try",
+        f"{FENCES}::test_a_session_lock_from_before_the_last_start_of_the_server_says_nothing",
+    ),
+    mutant(
+        "one look at a free session lock is enough",
+        "operon/runtime/recovery.py",
+        "            if earlier is None or earlier.lease_until != other.lease_until:",
+        "            if earlier is None:\n                dead.append(other)\n            elif False:",
+        "tests/runtime/test_verdicts.py",
+    ),
+    mutant(
+        "a renewal between two looks at a free session lock does not count",
+        "operon/runtime/recovery.py",
+        "if earlier is None or earlier.lease_until != other.lease_until:",
+        "if earlier is None:",
+        "tests/runtime/test_verdicts.py",
+    ),
+    mutant(
+        "a process whose event loop is stuck renews its lease",
+        LEASE,
+        "            if self._loop_is_stuck:",
+        "            if False:",
+        "tests/database/test_lease.py::test_a_stuck_event_loop_loses_its_lease",
+    ),
+    mutant(
+        "a resumed workflow keeps its epoch",
+        CANCEL,
+        "set status = 0, error = null, owner = null, epoch = w.epoch + 1, deadline = null",
+        "set status = 0, error = null, owner = null, deadline = null",
+        f"{FENCES}::test_what_was_cancelled_and_resumed_is_not_claimed_by_who_has_not_dropped_it",
+    ),
+    mutant(
+        "a cancel does not lock the executors before it looks whom to cancel",
+        CANCEL,
+        "        perform from operon.executors e where e.incarnation = any (owners) "
+        "order by e.incarnation for update;\n",
+        "",
+        f"{FENCES}::test_a_cancel_waits_for_a_flush_that_is_under_way_and_sees_the_child_that_it_starts",
+    ),
+    # ------------------------------------------------------------------ what is unknown
+    mutant(
+        "a commit that was not acknowledged is taken for failed",
+        TRANSACTIONS,
+        "            await rollback(connection)\n            return await self._look_up(work, error)",
+        "            await rollback(connection)\n            raise Failed(error) from error",
+        f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
+    ),
+    mutant(
+        "a flush that was not acknowledged is taken for failed",
+        COMMITTER,
+        "if await self._landed(batch, error, failures):",
+        "if False:",
+        f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
+    ),
+    mutant(
+        "a second start of a parked workflow begins it without its history",
+        "operon/runtime/spawn.py",
+        "or row.status != 0 or row.lived:",
+        "or row.status != 0:",
+        "tests/runtime/test_parking.py::test_a_second_start_of_a_parked_workflow_does_nothing_of_it_again",
+    ),
+    # ------------------------------------------------------------------ effects wait for what is recorded
+    mutant(
+        "a communicator does not wait for earlier records",
+        INVOKE,
+        "        if journal.pending:\n            await journal.durable()\n        attempts = Attempts(",
+        "        attempts = Attempts(",
+        f"{ONCE}::test_a_record_that_never_arrives_is_waited_for_by_every_effect",
+    ),
+    mutant(
+        "a transaction does not wait for earlier records",
+        INVOKE,
+        "        if journal.pending:\n            await journal.durable()\n        return await self._transact(",
+        "        return await self._transact(",
+        f"{ONCE}::test_a_record_that_never_arrives_is_waited_for_by_every_effect",
+    ),
+    mutant(
+        "a communicator beside other steps is not announced",
+        INVOKE,
+        "            journal.announce(step, operation.name)\n",
+        "            pass\n",
+        f"{ONCE}::test_every_message_to_the_database_is_a_place_to_die_at",
+    ),
+    # ------------------------------------------------------------------ messages
+    mutant(
+        "a message stays when its receipt is recorded",
+        MAIL,
+        "if r_uuid is not null then",
+        "if false then",
+        "tests/acceptance/test_messages.py",
+    ),
+    mutant(
+        "a receipt is recorded of a message that is gone",
+        MAIL,
+        "if affected <> cardinality(r_uuid) then",
+        "if false then",
+        f"{FENCES}::test_a_message_that_is_gone_is_not_received",
+    ),
+    mutant(
+        "answers about messages come in the order of their destinations",
+        MAIL,
+        "array_agg(j.code order by j.n)",
+        "array_agg(j.code order by j.destination)",
+        "tests/guarantees/test_messages.py::test_each_sender_of_a_batch_is_told_what_became_of_its_own_message",
+    ),
+    # ------------------------------------------------------------------ doorbells
+    mutant(
+        "a listener that reconnects does not catch up",
+        "operon/database/notifier.py",
+        "            self._become(Hearing.DOUBTFUL)\n            self._on_connected()\n            started()",
+        "            self._become(Hearing.DOUBTFUL)\n            started()",
+        "tests/database/test_notifier.py::test_a_killed_listener_reconnects_and_misses_nothing",
+    ),
+    mutant(
+        "a listener catches up before it listens",
+        "operon/database/notifier.py",
+        "            async with asyncio.timeout(self._answer_seconds):\n"
+        "                connection.add_termination_listener(line.terminated)",
+        "            self._on_connected()\n            self._on_connected = lambda: None\n"
+        "            async with asyncio.timeout(self._answer_seconds):\n"
+        "                connection.add_termination_listener(line.terminated)",
+        "tests/database/test_notifier.py::test_the_catch_up_comes_after_the_acknowledged_listen",
+    ),
+    # ------------------------------------------------------------------ replay
+    mutant(
+        "a step that is not the recorded one is answered by its record",
+        "operon/runtime/journal.py",
+        "if recorded is not None and (recorded.kind != kind or recorded.name != name):",
+        "if False:",
+        "tests/guarantees/test_nondeterminism.py",
+    ),
+)
