@@ -54,7 +54,7 @@ def acted(database_url: str | None, workflow_uuid: UUID, act: Act) -> list[UUID]
     """What was changed. NonExistentWorkflowError, or an error that says why there was nothing to change."""
 
     async def acting() -> list[UUID]:
-        connection = await connect_at_start(await address(configured(database_url).settings))
+        connection = await connect_at_start(await address(configured(database_url).settings), pooled=True)
         try:
             changed = await act(connection)
             if changed:

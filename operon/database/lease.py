@@ -46,11 +46,14 @@ class Lease:
         lease_seconds: float,
         heartbeat_seconds: float,
         on_fenced: Callable[[], None],
+        *,
+        pooled: bool = False,
     ) -> None:
         self.incarnation = incarnation
         self.fenced = False
         self.session_lock = False  # written by the notifier: whether our session lock is held
         self._url = url
+        self._pooled = pooled
         self._seconds = lease_seconds
         self._heartbeat = heartbeat_seconds
         self._on_fenced = on_fenced
@@ -138,7 +141,7 @@ class Lease:
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 if connection is None:
-                    connection = await connect(self._url)
+                    connection = await connect(self._url, pooled=self._pooled)
                 alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock)
         except Exception as error:
             logger.warning("a heartbeat failed: %s", describe(error, self._url))

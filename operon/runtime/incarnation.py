@@ -33,6 +33,7 @@ from operon.database.lease import Lease
 from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
+from operon.database.routes import Routes
 from operon.database.uuid7 import uuid7
 from operon.database.workflows import Claimed
 from operon.database.writer import Writer
@@ -68,7 +69,7 @@ class Incarnation:
     def __init__(
         self,
         number: int,
-        url: str,
+        routes: Routes,
         settings: Settings,
         catalog: Catalog,
         application: Mapping[str, Any],
@@ -96,8 +97,11 @@ class Incarnation:
         self._on_fenced = on_fenced
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
-        self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
-        self._writer = Writer(url, settings.version, settings.mailbox_limit)
+        own = routes.own
+        self.lease = Lease(
+            own.url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence, pooled=own.pooled
+        )
+        self._writer = Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled)
         self.committer = Committer(
             self._writer,
             self.lease,
@@ -110,7 +114,7 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
-            None if settings.notify == "off" else settings.direct_url or url,
+            routes.listening,
             self.lease,
             self._heard,
             self._caught_up,

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from operon.database import checkpoints
-from operon.database.connection import Connection, is_conflict, is_mistake, is_weather, sqlstate
+from operon.database.connection import SHARED_SESSION, Connection, is_conflict, is_mistake, is_weather, sqlstate
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
 from operon.failures import encode_error
@@ -86,8 +86,11 @@ class Work:
         self.output = b""
         self.token = secrets.randbits(62)
 
-    def commit_message(self, attempt: int) -> str:
-        """The last message. A read-only transaction cannot hold its checkpoint: the caller records its output."""
+    def commit_message(self, attempt: int, prepared: bool) -> str:
+        """The last message. A read-only transaction cannot hold its checkpoint: the caller records its output.
+
+        prepared: whether the session has the checkpoint prepared.
+        """
         if self.read_only:
             return "commit"
         uuid, owner, epoch = self.workflow
@@ -104,6 +107,7 @@ class Work:
             self.seen,
             attempts,
             self.kind,
+            prepared=prepared,
         )
 
 
@@ -190,7 +194,7 @@ class TransactionRunner:
 
     async def _transact(self, connection: Connection, work: Work, attempt: int) -> Any:
         try:
-            await connection.execute(work.begin)
+            await connection.execute(work.begin + (SHARED_SESSION if self._pool.pooled else ""))
         except Exception as error:
             await rollback(connection)
             raise_if_transient(error)
@@ -215,7 +219,7 @@ class TransactionRunner:
                 )
             )
         try:
-            await connection.execute(work.commit_message(attempt))
+            await connection.execute(work.commit_message(attempt, prepared=not self._pool.pooled))
         except Exception as error:
             return await self._unacknowledged(connection, work, client.failure, error)
         return value

@@ -1,0 +1,54 @@
+"""Which way each connection of an executor goes: straight to the server, or through a pooler.
+
+    database_url    transactions and look-ups: many, each for a moment, so a pooler may share the server's sessions out
+    direct_url      the listener with its session lock, the committer's writer, the lease: one each for a process, all
+                    the time, and better off with a session of their own. Without it they go where the others do
+
+The rule: nobody has to say that there is a pooler. One look at the start finds out, because a pooler announces a server
+process of its own invention; and as it may change its mode, every pooler counts as one in transaction mode. What cannot
+work through it is refused then, with words: a listener that would hear nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from operon.database import checkup
+from operon.dsn import masked
+from operon.errors import DatabaseUnusable
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a connection is opened, and whether a pooler is in between."""
+
+    url: str
+    pooled: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Route {masked(self.url)}{', pooled' if self.pooled else ''}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The ways of one executor."""
+
+    many: Route  # transactions and look-ups
+    own: Route  # the writer, the lease, migrations and initializers
+    listening: str | None  # None: nobody listens
+
+
+async def find_routes(url: str, direct_url: str | None, *, listens: bool) -> Routes:
+    """Looks at both ways. Raises DatabaseUnusable where there is no server, or where notifications are not heard."""
+    many = await looked_at(url)
+    own = many if direct_url is None or direct_url == url else await looked_at(direct_url)
+    if listens and own.pooled and not await checkup.hears(own.url, url):
+        raise DatabaseUnusable(
+            f"{masked(own.url)} leads through a pooler in transaction mode, where no notification is heard",
+            hint="set direct_url to the server itself, beside database_url; or notify=off, to poll instead",
+        )
+    return Routes(many, own, own.url if listens else None)
+
+
+async def looked_at(url: str) -> Route:
+    return Route(url, await checkup.is_pooled(url))
