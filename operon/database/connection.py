@@ -135,6 +135,11 @@ def is_weather(error: BaseException) -> bool:
     )
 
 
+def is_drivers(error: BaseException) -> bool:
+    """Whether the server or the driver said this, and not the application's code."""
+    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError))
+
+
 def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:
     """Whether an error that looks like weather is the function's own: running it again would never end.
 

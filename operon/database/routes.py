@@ -35,7 +35,7 @@ class Routes:
 
     many: Route  # transactions and look-ups
     own: Route  # the writer, the lease, migrations and initializers
-    listening: str | None  # None: nobody listens
+    listening: Route | None  # None: nobody listens
 
 
 async def find_routes(url: str, direct_url: str | None, *, listens: bool) -> Routes:
@@ -47,7 +47,7 @@ async def find_routes(url: str, direct_url: str | None, *, listens: bool) -> Rou
             f"{masked(own.url)} leads through a pooler in transaction mode, where no notification is heard",
             hint="set direct_url to the server itself, beside database_url; or notify=off, to poll instead",
         )
-    return Routes(many, own, own.url if listens else None)
+    return Routes(many, own, own if listens else None)
 
 
 async def looked_at(url: str) -> Route:

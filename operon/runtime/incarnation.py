@@ -114,13 +114,14 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
-            routes.listening,
+            routes.listening and routes.listening.url,
             self.lease,
             self._heard,
             self._caught_up,
             on_doubt=lambda: self.activator.ring(),
             look_ups=look_ups,
             ping_seconds=PINGS_APART * settings.heartbeat_seconds,
+            pooled=own.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)

@@ -21,7 +21,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from operon.database import checkpoints
-from operon.database.connection import SHARED_SESSION, Connection, is_conflict, is_mistake, is_weather, sqlstate
+from operon.database.connection import (
+    SHARED_SESSION,
+    Connection,
+    is_conflict,
+    is_drivers,
+    is_mistake,
+    is_weather,
+    sqlstate,
+)
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
 from operon.failures import encode_error
@@ -183,8 +191,14 @@ class TransactionRunner:
             raise Again(error) from error
         try:
             value = await self._transact(connection, work, attempt)
-        except (Again, Failed, StopActor):
-            self._pool.release(connection)  # rolled back, or terminated when it could not be
+        except Again as again:
+            if sqlstate(again.error):
+                self._pool.release(connection)  # rolled back, or terminated when it could not be
+            else:
+                self._pool.discard(connection)  # the driver's own words: who knows what it takes the session for
+            raise
+        except (Failed, StopActor):
+            self._pool.release(connection)
             raise
         except BaseException:
             self._pool.discard(connection)
@@ -206,8 +220,9 @@ class TransactionRunner:
         except Exception as error:
             lost = connection.is_closed()
             await rollback(connection)
-            if client.failure is not None and not is_mistake(client.failure, work.read_only, lost):
-                raise_if_transient(client.failure)
+            failure = client.failure or (error if is_drivers(error) else None)  # a cursor's errors are not noted
+            if failure is not None and not is_mistake(failure, work.read_only, lost):
+                raise_if_transient(failure)
             raise Failed(error) from error
         finally:
             client.close()

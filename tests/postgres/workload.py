@@ -1,8 +1,8 @@
 """A bit of everything that writes: transactions, statements, communicators, messages, events, sleeps, children.
 
-What is asked at the end, whatever happened to the database meanwhile: every workflow has finished with the right result,
-every entry is in the ledger once, and no step was recorded as an error. The ledger has no unique key, so a second commit
-of one step would be a second row.
+What is asked at the end, whatever happened to the database meanwhile: every workflow has finished with the right
+result, every entry is in the ledger once, and no step was recorded as an error. The ledger has no unique key, so a
+second commit of one step would be a second row.
 """
 
 from __future__ import annotations
@@ -78,13 +78,24 @@ async def prepare(url: str) -> None:
     await connection.close()
 
 
+async def begun() -> None:
+    """Waits until some of it is under way."""
+    async with asyncio.timeout(60):
+        while not CALLS:  # noqa: ASYNC110 - a fact elsewhere rings no bell
+            await asyncio.sleep(0.01)
+
+
 async def run(app: operon.Operon, number: int, *, seconds: float = 100) -> None:
     """Runs so many workflows and waits for their results."""
-    handles = [await everything(app.context()) for _ in range(number)]
+    await finished([await everything(app.context()) for _ in range(number)], seconds=seconds)
+
+
+async def finished(handles: list[operon.WorkflowHandle[list[Any]]], *, seconds: float = 100) -> None:
+    """Waits for these."""
     async with asyncio.timeout(seconds):
         results = await asyncio.gather(*(handle.get_result() for handle in handles))
         await asyncio.gather(*(handle.get_status() for handle in handles))  # an end is told before it is durable
-    assert results == [RESULT] * number
+    assert results == [RESULT] * len(handles)
 
 
 async def assert_once(url: str, number: int) -> None:
