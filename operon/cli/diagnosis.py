@@ -77,15 +77,15 @@ def judge_server(server: Server, settings: Settings) -> Iterator[Finding]:
         yield wrong("server", f"{says}: read-only", "point database_url at the primary")
     else:
         yield ok("server", says)
-    wanted = settings.pool_size + RUNTIME_CONNECTIONS
+    wanted = settings.workers * (settings.pool_size + RUNTIME_CONNECTIONS)
     if server.connections < wanted:
         yield wrong(
             "connections",
-            f"the server takes {server.connections}, one process of this application up to {wanted}",
-            "lower pool_size, or raise the server's max_connections",
+            f"the server takes {server.connections}, one start of this application up to {wanted}",
+            "lower pool_size or workers, or raise the server's max_connections",
         )
     else:
-        yield ok("connections", f"{server.connections}, of which one process takes up to {wanted}")
+        yield ok("connections", f"{server.connections}, of which one start takes up to {wanted}")
 
 
 def judge_durability(server: Server) -> Iterator[Finding]:

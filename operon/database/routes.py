@@ -1,8 +1,8 @@
 """Which way each connection of an executor goes: straight to the server, or through a pooler.
 
     database_url    transactions and look-ups: many, each for a moment, so a pooler may share the server's sessions out
-    direct_url      the listener with its session lock, the committer's writer, the lease: one each for a process, all
-                    the time, and better off with a session of their own. Without it they go where the others do
+    direct_url      what each process has one of, all the time: the listener with its session lock, the committer's
+                    writer, the lease. Without a pooler only the listener goes there, and without a direct_url none
 
 The rule: nobody has to say that there is a pooler. One look at the start finds out, because a pooler announces a server
 process of its own invention; and as it may change its mode, every pooler counts as one in transaction mode. What cannot
@@ -39,9 +39,11 @@ class Routes:
 
 
 async def find_routes(url: str, direct_url: str | None, *, listens: bool) -> Routes:
-    """Looks at both ways. Raises DatabaseUnusable where there is no server, or where notifications are not heard."""
+    """Looks where the URLs lead. Raises DatabaseUnusable where there is no server, or where nobody would hear."""
     many = await looked_at(url)
-    own = many if direct_url is None or direct_url == url else await looked_at(direct_url)
+    if not many.pooled:
+        return Routes(many, many, Route(direct_url or url) if listens else None)
+    own = await looked_at(direct_url) if direct_url is not None else many
     if listens and own.pooled and not await checkup.hears(own.url, url):
         raise DatabaseUnusable(
             f"{masked(own.url)} leads through a pooler in transaction mode, where no notification is heard",

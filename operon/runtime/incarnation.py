@@ -121,7 +121,7 @@ class Incarnation:
             on_doubt=lambda: self.activator.ring(),
             look_ups=look_ups,
             ping_seconds=PINGS_APART * settings.heartbeat_seconds,
-            pooled=own.pooled,
+            pooled=routes.listening is not None and routes.listening.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)
