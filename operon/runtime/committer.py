@@ -378,6 +378,7 @@ class Committer:
 
     async def _isolate_statements(self, batch: Batch) -> None:
         """Flushes what the statements stand on. Their workflows then run each as a transaction of its own."""
+        batch.forget_added()  # the statements have run and were rolled back: their checkpoints say what did not happen
         statements, batch.statements = batch.statements, []
         rest = batch.only(batch.workflows())
         if rest.records:

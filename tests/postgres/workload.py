@@ -95,7 +95,8 @@ async def finished(handles: list[operon.WorkflowHandle[list[Any]]], *, seconds: 
     async with asyncio.timeout(seconds):
         results = await asyncio.gather(*(handle.get_result() for handle in handles))
         await asyncio.gather(*(handle.get_status() for handle in handles))  # an end is told before it is durable
-    assert results == [RESULT] * len(handles)
+    wrong = [result for result in results if result != RESULT]
+    assert not wrong, wrong
 
 
 async def assert_once(url: str, number: int) -> None:
@@ -113,5 +114,14 @@ async def assert_once(url: str, number: int) -> None:
         assert await connection.fetchval("select count(*) from operon.workflows") == 2 * number
         assert await connection.fetchval("select count(*) from operon.checkpoints where error is not null") == 0
         assert await connection.fetchval("select count(*) from operon.notifications") == 0
+    finally:
+        await connection.close()
+
+
+async def value(url: str, question: str) -> Any:
+    """The first column of the first row, asked on a connection of its own."""
+    connection: Any = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        return await connection.fetchval(question)
     finally:
         await connection.close()

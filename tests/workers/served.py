@@ -26,6 +26,16 @@ async def work(ctx: operon.WorkflowContext) -> int:
     return await one(ctx)
 
 
+@operon.workflow
+async def many_calls(ctx: operon.WorkflowContext, count: int) -> int:
+    return len([await errands.call(ctx, f"call-{number}") for number in range(count)])
+
+
+@operon.post("/many_calls/<int:count>")
+async def start_many_calls(ctx: operon.HandlerContext, count: int) -> str:
+    return str((await many_calls(ctx, count)).workflow_uuid)
+
+
 @operon.post("/stuck")
 async def stuck(ctx: operon.HandlerContext) -> None:
     time.sleep(300)  # noqa: ASYNC251 - on the event loop, on purpose
