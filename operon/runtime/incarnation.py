@@ -97,7 +97,7 @@ class Incarnation:
         self._on_fenced = on_fenced
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
-        own = routes.own
+        own, listening = routes.own, routes.listening
         self.lease = Lease(
             own.url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence, pooled=own.pooled
         )
@@ -114,14 +114,14 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
-            routes.listening and routes.listening.url,
+            None if listening is None else listening.url,
             self.lease,
             self._heard,
             self._caught_up,
             on_doubt=lambda: self.activator.ring(),
             look_ups=look_ups,
             ping_seconds=PINGS_APART * settings.heartbeat_seconds,
-            pooled=routes.listening is not None and routes.listening.pooled,
+            pooled=listening is not None and listening.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)

@@ -52,7 +52,9 @@ def free_port() -> int:
 
 def as_somebody(*command: Path | str) -> None:
     """Runs a program to its end. Raises with what it said."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, cwd="/tmp", **somebody())
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
+        [str(part) for part in command], capture_output=True, cwd="/tmp", **somebody()
+    )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 
 
