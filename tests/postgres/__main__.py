@@ -20,7 +20,7 @@ PART = ["tests/database", "tests/runtime", "tests/acceptance", "tests/guarantees
 
 async def main(arguments: list[str]) -> int:
     """The exit code of pytest."""
-    async with postgres(max_connections="200") as server:
+    async with postgres(only_socket=True, max_connections="200") as server:
         print(f"on {programs().parent}")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pytest", *(arguments or PART), env={**os.environ, SERVER: server.url}

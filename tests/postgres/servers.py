@@ -77,12 +77,16 @@ def give(path: Path) -> None:
 
 
 class Server:
-    """A PostgreSQL on a data directory."""
+    """A PostgreSQL on a data directory; on a free port, or only on a socket, as the embedded one is."""
 
-    def __init__(self, data: Path, port: int | None = None) -> None:
+    def __init__(self, data: Path, *, only_socket: bool = False) -> None:
         self.data = data
-        self.port = port or free_port()
+        self.port = 5432 if only_socket else free_port()
         self.url = f"postgresql://boss@127.0.0.1:{self.port}/postgres?sslmode=disable"
+        self._address = "127.0.0.1"
+        if only_socket:
+            self.url = f"postgresql://boss:none@/postgres?host={data}&port=5432"
+            self._address = ""
         self._process: asyncio.subprocess.Process | None = None
 
     def make(self, **settings: str) -> None:
@@ -99,7 +103,7 @@ class Server:
         """Runs it, and waits until it answers."""
         self._process = await asyncio.create_subprocess_exec(
             str(programs() / "postgres"), "-D", str(self.data), "-p", str(self.port),
-            "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.data}",
+            "-c", f"listen_addresses={self._address}", "-c", f"unix_socket_directories={self.data}",
             cwd="/tmp", **somebody(),
         )  # fmt: skip
         async with asyncio.timeout(START_SECONDS):
@@ -134,11 +138,11 @@ async def answers(url: str) -> bool:
 
 
 @asynccontextmanager
-async def postgres(**settings: str) -> AsyncGenerator[Server]:
+async def postgres(*, only_socket: bool = False, **settings: str) -> AsyncGenerator[Server]:
     """A running server, which is gone afterwards."""
     programs()
     async with own_folder() as folder:
-        server = Server(folder / "data")
+        server = Server(folder / "data", only_socket=only_socket)
         await asyncio.to_thread(server.make, **settings)
         await server.start()
         try:
