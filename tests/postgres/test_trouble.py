@@ -152,8 +152,8 @@ async def test_a_server_with_a_certificate_is_verified() -> None:
     async with own_folder() as folder:
         folder.chmod(0o755)
         await asyncio.to_thread(make_certificates, folder)
-        tls = {"ssl": "on", "ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
-        async with postgres(**tls) as server:
+        certificate, key = f"{folder}/server.pem", f"{folder}/server.key"
+        async with postgres(ssl="on", ssl_cert_file=certificate, ssl_key_file=key) as server:
             await workload.prepare(server.url)
             url = server.url.replace("sslmode=disable", f"sslmode=verify-full&sslrootcert={folder}/ca.pem")
 
