@@ -123,7 +123,7 @@ begin
                         when l.keep then 7 else 5 end
                     when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
                     -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
-                    when l.nth > mailbox_limit or x.newest - x.oldest >= mailbox_limit - 200 and l.nth + (
+                    when l.nth > mailbox_limit or coalesce(x.newest - x.oldest, 0) >= mailbox_limit - 200 and l.nth + (
                         select count(*) from (
                             select from operon.notifications n where n.destination = l.destination limit mailbox_limit
                         ) as counted
@@ -142,6 +142,7 @@ begin
                 select min(n.sequence) as oldest, max(n.sequence) as newest
                 from operon.notifications n where n.destination = l.destination
             ) as x on l.status = 0
+            offset 0 -- so that it is not written into each of the lists, and looked up for each again
         ) as j;
         sequences := array(
             select case when u.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end
