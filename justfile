@@ -14,6 +14,10 @@ setup:
 test *arguments:
     {{ bin }}/pytest {{ arguments }}
 
+# A part of the tests on the system's PostgreSQL instead of the embedded one (Debian: apt-get install postgresql).
+test-on-system-postgres *arguments:
+    {{ bin }}/python -m tests.postgres {{ arguments }}
+
 # Style and formatting; `just format` mends what can be mended.
 lint:
     {{ bin }}/ruff check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from socket import socket
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -190,12 +191,16 @@ class Operon:
     ) -> None:
         await self._stop()
 
-    async def serve(self, started: Callable[[str], object], stop: asyncio.Event) -> None:
+    async def serve(
+        self, started: Callable[[str], object], stop: asyncio.Event, listening: socket | None = None
+    ) -> None:
         """Serves HTTP, as a child of the executor's supervisor, until `stop` is set. The executor has to run.
 
-        started: called with the URL once it listens. Raises PortInUse.
+        started: called with the URL once it listens. listening: a socket that listens already. Raises PortInUse.
         """
-        await self.executor.serve(lambda ready: server.serve(self.quart, self.settings, ready, stop), started)
+        await self.executor.serve(
+            lambda ready: server.serve(self.quart, self.settings, ready, stop, listening), started
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     direct_url: str | None = None  # for the listening connection, past a pooler in transaction mode
     notify: Literal["on", "off"] = "on"  # off: polls instead of LISTEN
     data_dir: str = ".operon/postgres"  # where the embedded Postgres keeps its data
-    pool_size: Count = 16  # connections for user transactions; three more serve the runtime itself
+    pool_size: Count = 16  # connections for user transactions; seven more serve the runtime itself
     lease_seconds: Seconds = 10.0  # how long an executor that cannot be heard keeps its workflows
     heartbeat_seconds: Seconds = 2.0
     poll_seconds: Seconds = 1.0  # the process-wide safety poll
@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     docs: bool = True  # whether /openapi.json and /docs are served
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    workers: Count = 1  # processes of `operon start` that share the port
     env: Literal["development", "test", "production"] = "development"
     version: str = "0"  # of the application; recorded with every workflow that it starts
 

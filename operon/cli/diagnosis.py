@@ -77,15 +77,15 @@ def judge_server(server: Server, settings: Settings) -> Iterator[Finding]:
         yield wrong("server", f"{says}: read-only", "point database_url at the primary")
     else:
         yield ok("server", says)
-    wanted = settings.pool_size + RUNTIME_CONNECTIONS
+    wanted = settings.workers * (settings.pool_size + RUNTIME_CONNECTIONS)
     if server.connections < wanted:
         yield wrong(
             "connections",
-            f"the server takes {server.connections}, one process of this application up to {wanted}",
-            "lower pool_size, or raise the server's max_connections",
+            f"the server takes {server.connections}, one start of this application up to {wanted}",
+            "lower pool_size or workers, or raise the server's max_connections",
         )
     else:
-        yield ok("connections", f"{server.connections}, of which one process takes up to {wanted}")
+        yield ok("connections", f"{server.connections}, of which one start takes up to {wanted}")
 
 
 def judge_durability(server: Server) -> Iterator[Finding]:
@@ -131,21 +131,11 @@ def judge_distance(seconds: float) -> Finding:
 
 def judge_sessions(health: Health) -> Finding:
     if health.shared:
-        return wrong(
-            "sessions",
-            "a pooler in transaction mode, such as PgBouncer, gives them to others: settings, prepared statements and "
-            "LISTEN do not last",
-            "point database_url at the server itself, or at a pooler in session mode",
-        )
-    if health.refused is None:
-        return ok("sessions", "through a pooler" if health.pooled else "directly to the server")
+        return ok("sessions", "through a pooler in transaction mode, such as PgBouncer")
     if health.pooled:
-        return wrong(
-            "sessions",
-            f"the pooler does not take the runtime's session settings: {health.refused}",
-            "point database_url at the server itself; or let the pooler pass them on (PgBouncer: "
-            "ignore_startup_parameters only drops them)",
-        )
+        return ok("sessions", "through a pooler")
+    if health.refused is None:
+        return ok("sessions", "directly to the server")
     return wrong("sessions", f"refused with the runtime's session settings: {health.refused}", None)
 
 
@@ -187,7 +177,7 @@ def judge_notifications(heard: bool, pooled: bool) -> Finding:
         return wrong(
             "notifications",
             "sent and not heard: the pooler in between gives sessions to others",
-            "set direct_url to the server itself, or let the pooler pool sessions, not transactions",
+            "set direct_url to the server itself, beside database_url; or notify=off, to poll instead",
         )
     return wrong("notifications", "sent and not heard", "do database_url and direct_url lead to the same database?")
 

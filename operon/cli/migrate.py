@@ -41,7 +41,7 @@ def migrate(print_grants: bool, owner: str, role: str, database_url: str | None,
 
 async def migrated(settings: Settings) -> list[int]:
     """The migrations that this call applied."""
-    connection = await connect_at_start(await address_or_new(settings))
+    connection = await connect_at_start(settings.direct_url or await address_or_new(settings), pooled=True)
     try:
         return await bring_up_to_date(connection)
     finally:

@@ -142,7 +142,7 @@ def change(database_url: str | None, act: Callable[[Connection], Awaitable[T]]) 
     """What came of a change to the database."""
 
     async def changed() -> T:
-        connection = await connect_at_start(await address(configured(database_url).settings))
+        connection = await connect_at_start(await address(configured(database_url).settings), pooled=True)
         try:
             return await act(connection)
         finally:

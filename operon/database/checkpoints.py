@@ -5,6 +5,7 @@ They are written in two places only: by the committer's flush, and by a user's t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
@@ -13,6 +14,7 @@ from operon.database.connection import Connection
 from operon.database.sql import statements
 
 SQL = statements("checkpoints.sql")
+PARAMETER = re.compile(r"\$(\d+)")
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +52,7 @@ async def recorded(connection: Connection, workflow_uuid: UUID, step: int) -> Re
 
 async def prepare_checkpoint(connection: Connection) -> None:
     """Makes `operon_checkpoint` known to a session of the pool."""
-    await connection.execute(SQL["prepare_checkpoint"])
+    await connection.execute(f"prepare operon_checkpoint as {SQL['checkpoint']}")
 
 
 def commit_with_checkpoint(
@@ -65,15 +67,30 @@ def commit_with_checkpoint(
     seen: str | None,
     attempts: int | None,
     kind: int,
+    *,
+    prepared: bool,
 ) -> str:
     """The last message of a user's transaction: its checkpoint and its COMMIT in one round trip.
 
     The simple-query protocol has no parameters, so only hexadecimal digits and numbers of our own making stand in it.
+    prepared: whether the session knows `operon_checkpoint`. Where sessions are shared it is told the statement each
+    time, which costs the server a plan.
     """
     seen_hex = "null" if seen is None else f"convert_from('\\x{seen.encode().hex()}', 'UTF8')"
     tried = "null" if attempts is None else f"{attempts:d}"
-    return (
-        f"execute operon_checkpoint ('{workflow_uuid.hex}', {step:d}, {owner:d}, {epoch:d}, "
-        f"'\\x{name.encode().hex()}', {token:d}, '\\x{output.hex()}', {started:.6f}, {seen_hex}, {tried}, {kind:d}); "
-        "commit"
+    values = (
+        f"'{workflow_uuid.hex}'",
+        f"{step:d}",
+        f"{owner:d}",
+        f"{epoch:d}",
+        f"'\\x{name.encode().hex()}'",
+        f"{token:d}",
+        f"'\\x{output.hex()}'",
+        f"{started:.6f}",
+        seen_hex,
+        tried,
+        f"{kind:d}",
     )
+    if prepared:
+        return f"execute operon_checkpoint ({', '.join(values)}); commit"
+    return PARAMETER.sub(lambda parameter: values[int(parameter[1]) - 1], SQL["checkpoint"]) + "; commit"

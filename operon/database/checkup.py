@@ -49,7 +49,7 @@ class Health(msgspec.Struct, frozen=True):
     clock_ahead_seconds: float  # of the server's clock, give or take half a round trip
     pooled: bool  # something between us and the server answers for it
     shared: bool  # ... and gives our sessions to others between transactions
-    refused: str | None  # why it does not take a session as the runtime opens it
+    refused: str | None  # why it does not take a session as the runtime opens it, without a pooler
     schema: list[int]  # the migrations that were applied
     known: list[int]  # those of this Operon
     missing_rights: list[str]
@@ -63,10 +63,9 @@ async def examine(url: str) -> Health:
                 server, round_trip, ahead = await asked(connection)
                 rights = [row[0] for row in await connection.fetch(SQL["missing_rights"])]
             schema = await versions(connection)
-            announced: Any = connection  # Connection does not have what only this file asks for
-            pooled = announced.get_server_pid() != server.pid  # a pooler makes up the process that it announces
+            pooled = announced(connection) != server.pid
             shared = pooled and await is_shared(url, connection)
-        refused = await refusal(url)
+        refused = None if pooled else await refusal(url)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise DatabaseUnavailable(
             f"the database gave no answer: {describe(error, url)}", hint="nothing was changed; ask again"
@@ -78,7 +77,7 @@ async def examine(url: str) -> Health:
 @asynccontextmanager
 async def session(url: str) -> AsyncGenerator[Connection]:
     """A session that any pooler takes: without settings of its own, and without statements that outlive a question."""
-    connection = await connect_at_start(url, {}, prepared=0)
+    connection = await connect_at_start(url, {}, pooled=True)
     try:
         yield connection
     finally:
@@ -106,6 +105,21 @@ async def versions(connection: Connection) -> list[int]:
         return []
 
 
+async def is_pooled(url: str) -> bool:
+    """Whether something between us and the server answers for it: poolers make up the process that they announce.
+
+    Raises DatabaseUnusable if the database cannot be reached.
+    """
+    async with session(url) as connection:
+        return announced(connection) != await alone(connection)
+
+
+def announced(connection: Any) -> int:
+    """The server process that a session was told at its login; a pooler makes it up."""
+    process: int = connection.get_server_pid()
+    return process
+
+
 async def is_shared(url: str, mine: Connection) -> bool:
     """Whether another session is given the server process of mine, which stays open meanwhile."""
     process: int = await alone(mine)
@@ -128,7 +142,7 @@ async def alone(connection: Connection) -> int:
 async def refusal(url: str) -> str | None:
     """Why the database does not take a session as the runtime opens it; None if it does."""
     try:
-        await close(await connect(url, SESSION, prepared=0))
+        await close(await connect(url, SESSION))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         return describe(error, url)
     return None

@@ -3,11 +3,16 @@
 An error of a connection is one of three things. *Weather*: the server is away, restarting, full or busy; wait and try
 again, nothing of it is anybody's fault. *Conflict*: two transactions that cannot both commit; run it again. *Refusal*:
 the statement or its data is wrong, and would be wrong again.
+
+A connection may lead through a pooler in transaction mode, which gives the server's sessions to others between
+transactions. Then nothing may be left in a session, or be expected to be there: no settings, no prepared statements, no
+locks, no LISTEN. `pooled` says so, from `routes` on; what a transaction needs is then set in that transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
@@ -57,32 +62,49 @@ SESSION = {
 # And an executor that stops in the middle of a batch holds its own row, which its peers want: not for longer than this.
 WRITER = {**SESSION, "lock_timeout": "1s", "idle_in_transaction_session_timeout": "3s"}
 
+# What a transaction sets for itself where a session cannot: after its `begin`, in the same message.
+SHARED_SESSION = "; set local idle_in_transaction_session_timeout = '10s'"
+SHARED_WRITER = "; set local lock_timeout = '1s'; set local idle_in_transaction_session_timeout = '3s'"
+
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60.0
+PREPARED_MAX = 256  # statements that a session keeps prepared
 
 WEATHER = ("08", "57P0", "25006", "25P03", "53", "55P03", "57014", "58")
 CONFLICTS = ("40001", "40P01")
 
 
+class SharedSession(driver.Connection):  # type: ignore[misc]
+    """A connection whose session others use too: what it has to prepare has a name that nobody else takes."""
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return f"__operon_{prefix}_{secrets.token_hex(8)}__"
+
+
 async def connect(
-    url: str, session: dict[str, str] = SESSION, database: str | None = None, *, prepared: int = 256
+    url: str, session: dict[str, str] = SESSION, database: str | None = None, *, pooled: bool = False
 ) -> Connection:
-    """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had."""
+    """A connection with the runtime's session settings; asyncpg's own errors when there is none to be had.
+
+    pooled: it may lead through a pooler in transaction mode. Of the settings it has only its name then, and it prepares
+    nothing that outlives a question, at the price of one more round trip for each.
+    """
     connection: Connection = await driver.connect(
         url,
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         database=database,
-        server_settings=session,
-        statement_cache_size=prepared,
+        server_settings={name: session[name] for name in session if name == "application_name" or not pooled},
+        statement_cache_size=0 if pooled else PREPARED_MAX,
+        connection_class=SharedSession if pooled else driver.Connection,
     )
     return connection
 
 
-async def connect_at_start(url: str, session: dict[str, str] = SESSION, *, prepared: int = 256) -> Connection:
+async def connect_at_start(url: str, session: dict[str, str] = SESSION, *, pooled: bool = False) -> Connection:
     """The first connection of a process: what goes wrong here is the operator's to know, so it is not retried."""
     try:
-        return await connect(url, session, prepared=prepared)
+        return await connect(url, session, pooled=pooled)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise DatabaseUnusable(
             f"the database at {masked(url)} cannot be used: {describe(error, url)}",
@@ -111,6 +133,11 @@ def is_weather(error: BaseException) -> bool:
     return isinstance(
         error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseUnavailable)
     )
+
+
+def is_drivers(error: BaseException) -> bool:
+    """Whether the server or the driver said this, and not the application's code."""
+    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 def is_mistake(error: Exception, read_only: bool, lost: bool) -> bool:

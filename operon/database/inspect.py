@@ -86,7 +86,7 @@ class Step(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def looking(url: str) -> AsyncGenerator[Connection]:
     """A connection for questions about one moment. Raises DatabaseUnusable and DatabaseUnavailable, with what to do."""
-    connection = await connect_at_start(url, {"application_name": "operon look"}, prepared=0)
+    connection = await connect_at_start(url, {"application_name": "operon look"}, pooled=True)
     try:
         async with connection.transaction():
             await connection.execute(READ_ONLY)

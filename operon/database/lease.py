@@ -47,12 +47,15 @@ class Lease:
         heartbeat_seconds: float,
         on_fenced: Callable[[], None],
         on_stuck: Callable[[int], object] = lambda _: None,
+        *,
+        pooled: bool = False,
     ) -> None:
         """on_stuck: called from the lease's thread with the number of the loop's, while the loop does not tick."""
         self.incarnation = incarnation
         self.fenced = False
         self.session_lock = False  # written by the notifier: whether our session lock is held
         self._url = url
+        self._pooled = pooled
         self._seconds = lease_seconds
         self._heartbeat = heartbeat_seconds
         self._on_fenced = on_fenced
@@ -143,7 +146,7 @@ class Lease:
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 if connection is None:
-                    connection = await connect(self._url)
+                    connection = await connect(self._url, pooled=self._pooled)
                 alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock)
         except Exception as error:
             logger.warning("a heartbeat failed: %s", describe(error, self._url))

@@ -1,4 +1,4 @@
-"""Migrations: numbered `.sql` files, each applied once, in order, under an advisory lock.
+"""Migrations: numbered `.sql` files, each applied once, in order, in a transaction and under an advisory lock.
 
 Any number of executors may start at once: the lock lets one of them migrate, and the others find it done. A process
 that finds the schema current takes no lock and needs no right to change it. Old code goes on running during a
@@ -8,7 +8,6 @@ migration, so a migration adds and never takes away what the release before it u
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator
 from importlib.resources import files
 
 import asyncpg
@@ -42,27 +41,34 @@ async def migrate(connection: Connection) -> list[int]:
     known = migrations()
     if await applied(connection) == [number for number, _, _ in known]:
         return []
-    await connection.execute("select pg_advisory_lock($1)", LOCK)
+    done: list[int] = []
     try:
+        while (number := await apply_next(connection, known)) is not None:
+            done.append(number)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseUnusable(
+            f"this database role may not migrate the schema: {error}",
+            hint="run `operon migrate` once with a role that may create a schema, or grant it",
+        ) from error
+    return done
+
+
+async def apply_next(connection: Connection, known: list[tuple[int, str, str]]) -> int | None:
+    """Applies the first migration that is missing, and gives its number; None when none is missing any more.
+
+    The lock is the transaction's and not the session's, which a pooler may give to somebody else.
+    """
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
         present = await applied(connection)
         if present and present[-1] > known[-1][0]:
             raise SchemaTooNew(
                 f"the schema is at version {present[-1]}, this Operon knows {known[-1][0]}",
                 hint="upgrade this process; the schema was migrated by a newer one",
             )
-        return [number async for number in apply(connection, (m for m in known if m[0] not in present))]
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnusable(
-            f"this database role may not migrate the schema: {error}",
-            hint="run `operon migrate` once with a role that may create a schema, or grant it",
-        ) from error
-    finally:
-        await connection.execute("select pg_advisory_unlock($1)", LOCK)
-
-
-async def apply(connection: Connection, todo: Iterator[tuple[int, str, str]]) -> AsyncGenerator[int]:
-    for number, name, text in todo:
-        async with connection.transaction():
+        for number, name, text in known:
+            if number in present:
+                continue
             await connection.execute("create schema if not exists operon")
             await connection.execute(
                 "create table if not exists operon.migrations "
@@ -70,11 +76,16 @@ async def apply(connection: Connection, todo: Iterator[tuple[int, str, str]]) ->
             )
             await connection.execute(text)
             await connection.execute("insert into operon.migrations (number, name) values ($1, $2)", number, name)
-        yield number
+            return number
+    return None
 
 
 async def applied(connection: Connection) -> list[int]:
-    if await connection.fetchval("select to_regclass('operon.migrations')") is None:
+    # Of the catalog's rows: what to_regclass remembers is as old as the transaction that has waited for the lock.
+    if not await connection.fetchval(
+        "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = 'operon' and c.relname = 'migrations')"
+    ):
         return []
     return [row[0] for row in await connection.fetch("select number from operon.migrations order by number")]
 

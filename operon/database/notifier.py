@@ -84,6 +84,7 @@ class Notifier:
     """Hands every notification to `on_bell`, and says `on_connected` after each LISTEN that was acknowledged.
 
     url: where to listen, past any pooler in transaction mode; None for notify=off.
+    pooled: it leads through a pooler, of whole sessions.
     on_doubt: called when a healthy listener is not certain to hear any more; whoever polls looks now, and asks
         `poll_seconds` how long to pause.
     look_ups: where the first ping of each connection goes out; the connection itself if there is none.
@@ -103,8 +104,10 @@ class Notifier:
         ping_seconds: float = 5.0,
         doubt_seconds: float = 1.0,
         answer_seconds: float = 5.0,
+        pooled: bool = False,
     ) -> None:
         self._url = url
+        self._pooled = pooled
         self._lease = lease
         self._on_bell = on_bell
         self._on_connected = on_connected
@@ -181,7 +184,7 @@ class Notifier:
 
     async def _listen(self, url: str, started: Callable[[], None]) -> None:
         """From one connection to its end, which is an exception."""
-        connection = await connect(url)
+        connection = await connect(url, pooled=self._pooled)
         line = self._line = Line(connection)
         try:
             async with asyncio.timeout(self._answer_seconds):

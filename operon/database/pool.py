@@ -23,9 +23,21 @@ T = TypeVar("T")
 
 
 class Pool:
-    """At most `size` connections, opened as they are needed."""
+    """At most `size` connections, opened as they are needed.
 
-    def __init__(self, url: str, size: int, prepare: Callable[[Connection], Awaitable[object]] | None = None) -> None:
+    prepare: what to do with a new connection first; nothing is left in the session of a pooler.
+    pooled: they lead through a pooler, which may be in transaction mode.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        size: int,
+        prepare: Callable[[Connection], Awaitable[object]] | None = None,
+        *,
+        pooled: bool = False,
+    ) -> None:
+        self.pooled = pooled
         self._url = url
         self._size = size
         self._prepare = prepare
@@ -127,8 +139,8 @@ class Pool:
         self._opening += 1
         connection: Connection | None = None
         try:
-            connection = await connect(self._url)
-            if self._prepare is not None:
+            connection = await connect(self._url, pooled=self.pooled)
+            if self._prepare is not None and not self.pooled:
                 await self._prepare(connection)
         except BaseException:
             if connection is not None:

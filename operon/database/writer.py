@@ -7,7 +7,8 @@ lock the executor's row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +16,25 @@ import asyncpg
 
 from operon.database import executors
 from operon.database.batch import Batch
-from operon.database.connection import WRITER, Connection, close, connect, sqlstate
+from operon.database.connection import SHARED_WRITER, WRITER, Connection, close, connect, sqlstate
 from operon.errors import Fenced
 
-FLUSH = f"select * from operon.flush({', '.join(f'${n}' for n in range(1, 33))})"  # noqa: S608 - placeholders
-FLUSH_MAIL = f"select * from operon.flush_mail({', '.join(f'${n}' for n in range(1, 60))})"  # noqa: S608
+REST = ", ".join(f"${n}" for n in range(2, 33))
+REST_MAIL = ", ".join(f"${n}" for n in range(2, 60))
+FLUSH = f"select * from operon.flush($1, {REST})"  # noqa: S608 - placeholders
+FLUSH_MAIL = f"select * from operon.flush_mail($1, {REST_MAIL})"  # noqa: S608
+
+# Where the session is not ours alone, the statement says itself how long it waits for locks: first of all, because the
+# flush needs the answer.
+PATIENCE = "(select set_config('lock_timeout', '1s', true) as is_set offset 0) as patience"
+PATIENT = "case when patience.is_set is not null then $1::bigint end"
+SHARED_FLUSH = f"select flush.* from {PATIENCE}, lateral operon.flush({PATIENT}, {REST}) as flush"  # noqa: S608
+SHARED_FLUSH_MAIL = f"select flush.* from {PATIENCE}, lateral operon.flush_mail({PATIENT}, {REST_MAIL}) as flush"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
 REVOKED = "OP004"
+
+Call = Callable[..., Awaitable[Any]]
 
 
 class Revoked(Exception):
@@ -36,22 +48,30 @@ class Revoked(Exception):
 class Writer:
     """Owns the writing connection of an executor; used by its committer alone."""
 
-    def __init__(self, url: str, version: str, mailbox_limit: int) -> None:
+    def __init__(self, url: str, version: str, mailbox_limit: int, *, pooled: bool = False) -> None:
         self._url = url
+        self._pooled = pooled
         self._version = version
         self._mailbox_limit = mailbox_limit
         self._connection: Connection | None = None
-        self._flush: Any = None
-        self._flush_mail: Any = None
+        self._flush: Call | None = None
+        self._flush_mail: Call | None = None
         self.shapes: dict[Any, Any] = {}  # what the server said of one-statement steps, by statement
 
     async def open(self) -> Connection:
         """The connection, opened anew if it was lost."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, WRITER)
-            self._flush = await self._connection.prepare(FLUSH)
-            self._flush_mail = None
+            self._connection = await connect(self._url, WRITER, pooled=self._pooled)
+            self._flush = self._flush_mail = None
         return self._connection
+
+    async def _call(self, connection: Connection, own: str, shared: str) -> Call:
+        """A flush, prepared once; or sent anew each time where the session is not ours alone."""
+        if self._pooled:
+            return partial(connection.fetchrow, shared)
+        prepared = await connection.prepare(own)
+        call: Call = prepared.fetchrow
+        return call
 
     async def flush(self, incarnation: int, number: int, batch: Batch) -> None:
         """Makes a batch durable, and hands it what the database says. Raises Fenced, or asyncpg's error."""
@@ -59,11 +79,13 @@ class Writer:
         core = (incarnation, number, self._version, *batch.columns())
         try:
             if batch.mail is None:
-                taken, woken = await self._flush.fetchrow(*core)
+                if self._flush is None:
+                    self._flush = await self._call(connection, FLUSH, SHARED_FLUSH)
+                taken, woken = await self._flush(*core)
             else:
                 if self._flush_mail is None:
-                    self._flush_mail = await connection.prepare(FLUSH_MAIL)
-                row = await self._flush_mail.fetchrow(*core, *batch.mail.columns(self._mailbox_limit))
+                    self._flush_mail = await self._call(connection, FLUSH_MAIL, SHARED_FLUSH_MAIL)
+                row = await self._flush_mail(*core, *batch.mail.columns(self._mailbox_limit))
                 taken, woken, codes, sequences, busy = row
                 batch.mail.answered(codes or (), sequences or (), busy or ())
         except asyncpg.PostgresError as error:
@@ -77,7 +99,7 @@ class Writer:
     async def begin(self) -> Connection:
         """Opens a transaction for one-statement steps, which the next `flush` and `commit` are part of."""
         connection = await self.open()
-        await connection.execute("begin")
+        await connection.execute("begin" + (SHARED_WRITER if self._pooled else ""))
         return connection
 
     async def commit(self) -> None:

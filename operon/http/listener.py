@@ -34,22 +34,31 @@ from operon.http.guard import HEADER_BYTES_MAX, Guard
 from operon.masking import masked_logger
 
 BACKLOG = 1024
+# Between the last connection that is accepted and the moment when idle ones are closed: for its request to arrive.
+ARRIVING_SECONDS = 0.1
 # For requests whose connection was cut: long enough to unwind, short enough for a supervisor that waits.
 CUT_SECONDS = 1.0
 
 logger = masked_logger("operon.http")
 
 
-async def serve(quart: Quart, settings: Settings, started: Callable[[str], None], stop: asyncio.Event) -> None:
+async def serve(
+    quart: Quart,
+    settings: Settings,
+    started: Callable[[str], None],
+    stop: asyncio.Event,
+    listening: socket.socket | None = None,
+) -> None:
     """Serves until `stop` is set and the requests in flight are answered, or until it is cancelled.
 
     started: called once with the URL that is bound, when connections are accepted. Port 0 is a free one.
     stop: begins the drain, which lasts `settings.shutdown_seconds` at most.
+    listening: a socket that listens already, of several processes; closed here at the end.
 
     Runs Quart's before_serving and after_serving functions. Installs no signal handlers.
     Raises PortInUse, and ConfigurationError for an address that this machine does not have.
     """
-    listening = await listen(settings.host, settings.port)
+    listening = listening or await listen(settings.host, settings.port)
     cleanup_seconds = CUT_SECONDS
     with contextlib.closing(listening):
         await quart.startup()
@@ -60,6 +69,7 @@ async def serve(quart: Quart, settings: Settings, started: Callable[[str], None]
                 started(url_of(listening))
                 await stop.wait()
             quart.shutdown_event.set()
+            await asyncio.sleep(ARRIVING_SECONDS)
             await connections.drain(settings.shutdown_seconds)
             cleanup_seconds = settings.shutdown_seconds
         finally:

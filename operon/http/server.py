@@ -29,7 +29,7 @@ from operon.http.arguments import Arguments
 from operon.http.auth import Gate, authentication_of
 from operon.http.docs_page import pages
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
-from operon.http.listener import serve
+from operon.http.listener import listen, serve, url_of
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
 from operon.http.schemes import Scheme, schemes_of
@@ -40,7 +40,7 @@ from operon.routes import Handler
 from operon.telemetry.hidden import hide
 from operon.telemetry.observer import SILENT, Telemetry
 
-__all__ = ["HttpClient", "Quart", "build", "serve"]
+__all__ = ["HttpClient", "Quart", "build", "listen", "serve", "url_of"]
 
 Hook = Callable[[], Awaitable[None]]
 

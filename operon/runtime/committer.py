@@ -242,6 +242,13 @@ class Committer:
     async def run(self, started: Callable[[], None]) -> None:
         """Flushes batch after batch until cancelled or fenced."""
         started()
+        try:
+            await self._run()
+        except BaseException:
+            self._lose(Fenced("the committer was stopped"))  # who waits for what is left would wait for ever
+            raise
+
+    async def _run(self) -> None:
         while not self._fenced:
             batch = self._take()
             if batch is None:
@@ -371,6 +378,7 @@ class Committer:
 
     async def _isolate_statements(self, batch: Batch) -> None:
         """Flushes what the statements stand on. Their workflows then run each as a transaction of its own."""
+        batch.forget_added()  # the statements have run and were rolled back: their checkpoints say what did not happen
         statements, batch.statements = batch.statements, []
         rest = batch.only(batch.workflows())
         if rest.records:
@@ -388,11 +396,16 @@ class Committer:
 
     def _fence(self, fenced: Fenced, batch: Batch) -> None:
         self._fenced = True
+        batch.settle(fenced)
+        self._lose(fenced)
+        self._on_fenced()
+
+    def _lose(self, fenced: Fenced) -> None:
+        """Nothing that was appended and is not in flight will be durable, and nothing more is taken."""
         self._sealed = fenced
-        for lost in (batch, *self._queue, self._current):
+        for lost in (*self._queue, self._current):
             lost.settle(fenced)
         self._queue.clear()
-        self._on_fenced()
 
     @property
     def idle(self) -> bool:

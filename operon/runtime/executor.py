@@ -26,6 +26,7 @@ from operon.database.checkpoints import prepare_checkpoint
 from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
+from operon.database.routes import Routes, find_routes
 from operon.errors import ExecutorStopped
 from operon.masking import masked_logger
 from operon.rows import Row
@@ -62,7 +63,7 @@ class Executor:
         self.new_uuid: Callable[[], UUID] | None = None  # for tests that want the same UUIDs again
         self.telemetry = SILENT
         self._providers = providers
-        self._url = ""
+        self._routes: Routes | None = None
         self._transactions: Pool | None = None
         self._look_ups: Pool | None = None
         self._results: Results | None = None
@@ -81,25 +82,26 @@ class Executor:
 
     async def start(self, url: str) -> None:
         """Migrates, runs the initializers, registers, and begins to look for work. Raises DatabaseUnusable."""
-        self._url = url
         self.telemetry = telemetry(self._providers)
         self.telemetry.observe(self._gauges)
         try:
-            await self._start()
+            await self._start(url)
         except BaseException:
             await self.stop()
             raise
 
-    async def _start(self) -> None:
-        url = self._url
-        connection = await connect_at_start(url)
+    async def _start(self, url: str) -> None:
+        routes = await find_routes(url, self.settings.direct_url, listens=self.settings.notify == "on")
+        connection = await connect_at_start(routes.own.url, pooled=routes.own.pooled)
         try:
             await migrate(connection)
             await self._initialize(connection)
         finally:
             await connection.close()
-        self._transactions = Pool(url, self.settings.pool_size, prepare_checkpoint)
-        self._look_ups = Pool(url, LOOK_UPS)
+        self._routes = routes
+        many = routes.many
+        self._transactions = Pool(many.url, self.settings.pool_size, prepare_checkpoint, pooled=many.pooled)
+        self._look_ups = Pool(many.url, LOOK_UPS, pooled=many.pooled)
         self._results = Results(self.catalog, self._look_ups, self._actor, lambda: self.incarnation.number)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tree_task = asyncio.create_task(self.tree.run(lambda: started.set_result(None)))
@@ -133,16 +135,11 @@ class Executor:
             await asyncio.gather(self._tree_task, return_exceptions=True)
 
     async def _initialize(self, connection: Connection) -> None:
-        """Initializers run before any workflow does, one process at a time."""
-        if not self.catalog.initializers:
-            return
-        await connection.execute("select pg_advisory_lock($1)", LOCK)
-        try:
-            for initializer in self.catalog.initializers:
-                async with connection.transaction():
-                    await initializer.fn(InitializerContext(self.application, connection))
-        finally:
-            await connection.execute("select pg_advisory_unlock($1)", LOCK)
+        """Initializers run before any workflow does, each in one process at a time."""
+        for initializer in self.catalog.initializers:
+            async with connection.transaction():
+                await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+                await initializer.fn(InitializerContext(self.application, connection))
 
     # ------------------------------------------------------------------ incarnations
 
@@ -173,13 +170,13 @@ class Executor:
 
     async def _incarnate(self) -> None:
         """Registers, and starts the parts."""
-        if self._transactions is None or self._look_ups is None or self._results is None:
+        if self._routes is None or self._transactions is None or self._look_ups is None or self._results is None:
             raise ExecutorStopped("the executor does not run")
         async with self._look_ups.connection() as connection:
             number, now = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
         incarnation = Incarnation(
             number,
-            self._url,
+            self._routes,
             self.settings,
             self.catalog,
             self.application,

@@ -33,6 +33,7 @@ from operon.database.lease import Lease
 from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
+from operon.database.routes import Routes
 from operon.database.uuid7 import uuid7
 from operon.database.workflows import Claimed
 from operon.database.writer import Writer
@@ -71,7 +72,7 @@ class Incarnation:
     def __init__(
         self,
         number: int,
-        url: str,
+        routes: Routes,
         settings: Settings,
         catalog: Catalog,
         application: Mapping[str, Any],
@@ -101,8 +102,17 @@ class Incarnation:
         self._on_fenced = on_fenced
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
-        self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence, interrupt)
-        self._writer = Writer(url, settings.version, settings.mailbox_limit)
+        own, listening = routes.own, routes.listening
+        self.lease = Lease(
+            own.url,
+            number,
+            settings.lease_seconds,
+            settings.heartbeat_seconds,
+            self.fence,
+            interrupt,
+            pooled=own.pooled,
+        )
+        self._writer = Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled)
         self.committer = Committer(
             self._writer,
             self.lease,
@@ -115,13 +125,14 @@ class Incarnation:
         self.transactions = TransactionRunner(transactions, self.quiet)
         self.spawner = Spawner(self, catalog, results)
         self.notifier = Notifier(
-            None if settings.notify == "off" else settings.direct_url or url,
+            None if listening is None else listening.url,
             self.lease,
             self._heard,
             self._caught_up,
             on_doubt=lambda: self.activator.ring(),
             look_ups=look_ups,
             ping_seconds=PINGS_APART * settings.heartbeat_seconds,
+            pooled=listening is not None and listening.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)

@@ -21,7 +21,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from operon.database import checkpoints
-from operon.database.connection import Connection, is_conflict, is_mistake, is_weather, sqlstate
+from operon.database.connection import (
+    SHARED_SESSION,
+    Connection,
+    is_conflict,
+    is_drivers,
+    is_mistake,
+    is_weather,
+    sqlstate,
+)
 from operon.database.pool import Pool
 from operon.errors import Fenced, InvocationError, OperonInternalError, StopActor
 from operon.failures import encode_error
@@ -86,8 +94,11 @@ class Work:
         self.output = b""
         self.token = secrets.randbits(62)
 
-    def commit_message(self, attempt: int) -> str:
-        """The last message. A read-only transaction cannot hold its checkpoint: the caller records its output."""
+    def commit_message(self, attempt: int, prepared: bool) -> str:
+        """The last message. A read-only transaction cannot hold its checkpoint: the caller records its output.
+
+        prepared: whether the session has the checkpoint prepared.
+        """
         if self.read_only:
             return "commit"
         uuid, owner, epoch = self.workflow
@@ -104,6 +115,7 @@ class Work:
             self.seen,
             attempts,
             self.kind,
+            prepared=prepared,
         )
 
 
@@ -179,8 +191,14 @@ class TransactionRunner:
             raise Again(error) from error
         try:
             value = await self._transact(connection, work, attempt)
-        except (Again, Failed, StopActor):
-            self._pool.release(connection)  # rolled back, or terminated when it could not be
+        except Again as again:
+            if sqlstate(again.error):
+                self._pool.release(connection)  # rolled back, or terminated when it could not be
+            else:
+                self._pool.discard(connection)  # the driver's own words: who knows what it takes the session for
+            raise
+        except (Failed, StopActor):
+            self._pool.release(connection)
             raise
         except BaseException:
             self._pool.discard(connection)
@@ -190,7 +208,7 @@ class TransactionRunner:
 
     async def _transact(self, connection: Connection, work: Work, attempt: int) -> Any:
         try:
-            await connection.execute(work.begin)
+            await connection.execute(work.begin + (SHARED_SESSION if self._pool.pooled else ""))
         except Exception as error:
             await rollback(connection)
             raise_if_transient(error)
@@ -202,8 +220,9 @@ class TransactionRunner:
         except Exception as error:
             lost = connection.is_closed()
             await rollback(connection)
-            if client.failure is not None and not is_mistake(client.failure, work.read_only, lost):
-                raise_if_transient(client.failure)
+            failure = client.failure or (error if is_drivers(error) else None)  # a cursor's errors are not noted
+            if failure is not None and not is_mistake(failure, work.read_only, lost):
+                raise_if_transient(failure)
             raise Failed(error) from error
         finally:
             client.close()
@@ -215,7 +234,7 @@ class TransactionRunner:
                 )
             )
         try:
-            await connection.execute(work.commit_message(attempt))
+            await connection.execute(work.commit_message(attempt, prepared=not self._pool.pooled))
         except Exception as error:
             return await self._unacknowledged(connection, work, client.failure, error)
         return value

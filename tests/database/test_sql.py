@@ -15,10 +15,9 @@ from operon.database.writer import FLUSH, FLUSH_MAIL
 
 FILES = sorted(file.name for file in files("operon.database").iterdir() if file.name.endswith(".sql"))
 BLOCKS = [(file, name) for file in FILES for name in statements(file)]
-PREPARED = ("checkpoints.sql", "prepare_checkpoint")  # a `prepare` of its own, which cannot be prepared again
 
 
-@pytest.mark.parametrize(("file", "name"), [block for block in BLOCKS if block != PREPARED])
+@pytest.mark.parametrize(("file", "name"), BLOCKS)
 async def test_every_block_is_valid_on_the_migrated_database(database: str, file: str, name: str) -> None:
     connection = await asyncpg.connect(database)
 

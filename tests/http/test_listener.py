@@ -373,3 +373,18 @@ async def test_an_error_in_the_server_is_logged_without_passwords(caplog: pytest
     assert status == 500
     assert "db.internal" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_who_had_just_connected_when_the_drain_began_is_answered() -> None:
+    async with served(quart_of(hello)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        hello_again = await exchange(server, request("/hello"))  # so that the first one was accepted, too
+
+        server.stop.set()
+        await asyncio.sleep(0)
+        writer.write(request("/hello"))
+        answer = await asyncio.wait_for(reader.read(-1), 60)
+        writer.close()
+
+    assert parsed(hello_again)[0] == 200
+    assert parsed(answer)[0] == 200

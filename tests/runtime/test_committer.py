@@ -266,3 +266,24 @@ async def test_a_poisoned_record_of_a_live_workflow_does_not_reach_its_neighbour
         assert [type(result) for result in results if isinstance(result, Exception)] == [operon.WorkflowDeadError]
         rows = await testbed.fetch(runtime.database_url, "select workflow_uuid from operon.workflows where status <> 1")
         assert [row[0] for row in rows] == poisoned
+
+
+async def test_who_waits_when_the_committer_is_stopped_is_told(bench: Bench) -> None:
+    async with bench.connection.transaction():
+        await bench.connection.execute("select from operon.executors where incarnation = $1 for update", bench.number)
+        bench.run()
+        _, in_flight = bench.start()
+        while not in_flight.sent:  # noqa: ASYNC110 - a batch that is taken rings no bell
+            await asyncio.sleep(0)
+        uuid, behind = bench.start()
+        waiting = asyncio.create_task(behind.durable(uuid))
+        await asyncio.sleep(0)
+
+        assert bench.running is not None
+        bench.running.cancel()
+        await asyncio.gather(bench.running, return_exceptions=True)
+
+        with pytest.raises(Fenced):
+            await asyncio.wait_for(waiting, 60)
+        with pytest.raises(Fenced):
+            bench.start()
