@@ -42,6 +42,7 @@ from operon.masking import masked_logger
 from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
+from operon.runtime.events import Kind, Record
 from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
@@ -77,6 +78,7 @@ class Incarnation:
         results: Results,
         now: float,
         on_fenced: Callable[[Incarnation], None],
+        record: Record,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self.number = number
@@ -94,6 +96,7 @@ class Incarnation:
         self.threads = anyio.CapacityLimiter(THREADS)
         self._settings = settings
         self._on_fenced = on_fenced
+        self._record = record
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
         self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
@@ -149,6 +152,11 @@ class Incarnation:
                 ChildSpec.task("recovery", self.recovery.run),
             ],
         )
+
+    def record(self, kind: Kind, text: str, *below: str, workflow_uuid: UUID | None = None, **data: Any) -> None:
+        """Tells operators of an event: of this executor, or of what is `below` it in the tree."""
+        path = ("operon", f"executor-{self.number}", *below)
+        self._record(kind, text, path=path, executor=self.number, workflow_uuid=workflow_uuid, data=data or None)
 
     # ------------------------------------------------------------------ actors
 
@@ -219,6 +227,8 @@ class Incarnation:
         for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored)):
             self.activator.wake(waiter)
         logger.error("%s", error)
+        name, uuid, kind = actor.operation.name, actor.workflow_uuid, type(error).__name__
+        self.record(Kind.DIED, error.message, "workflows", str(uuid), workflow_uuid=uuid, name=name, error=kind)
         actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
 
     # ------------------------------------------------------------------ time and rest, for tests
@@ -339,11 +349,13 @@ class Incarnation:
         if not self._fenced:
             self._fenced = True
             logger.warning("executor %d was declared dead; its workflows go on elsewhere", self.number)
+            self.record(Kind.FENCED, f"executor {self.number} was declared dead; its workflows go on elsewhere")
             self._on_fenced(self)
 
     async def drain(self) -> None:
         """Lets what is being called or committed end, and begins nothing new."""
         self.draining = True
+        self.record(Kind.DRAINING, f"executor {self.number} drains: {self.effects} calls are under way")
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_seconds
         while (self.effects or self.transactions.busy) and asyncio.get_running_loop().time() < deadline:
             self.quiet.clear()
@@ -368,8 +380,11 @@ class Incarnation:
                 await self.committer.drained()
                 self._fenced = True  # by ourselves: leaving is no news
                 async with self.look_ups.connection() as connection:
-                    if await executors.leave(connection, self.number):
+                    released = await executors.leave(connection, self.number)
+                    if released:
                         await workflows.ring(connection, EVERYBODY, "work")
+                    text = f"executor {self.number} left; {released} workflows are ready for others"
+                    self.record(Kind.LEFT, text, released=released)
         except Exception as error:
             logger.warning("executor %d left without saying so: %s", self.number, error)
 

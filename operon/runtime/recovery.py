@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from operon.database import executors, notifications
+from operon.database import executors, notifications, supervision
 from operon.database.connection import Connection, is_weather
 from operon.database.executors import Other
 from operon.masking import masked_logger
+from operon.runtime.events import Kind
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -104,6 +105,9 @@ class Recovery:
         for other in dead:
             if await executors.declare_dead(connection, other.incarnation, other.lease_until):
                 logger.warning("executor %d is dead; its workflows are taken over", other.incarnation)
+                why = "its lease ran out" if other.expired else "its process is gone"
+                text = f"executor {other.incarnation} was declared dead: {why}"
+                self._incarnation.record(Kind.DECLARED_DEAD, text, "recovery", dead=other.incarnation, why=why)
         if dead:
             self._incarnation.activator.ring()
 
@@ -112,5 +116,6 @@ class Recovery:
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await executors.forget(connection)
+            await supervision.sweep(connection)
             while await notifications.bury(connection):
                 pass
