@@ -199,6 +199,7 @@ class SubjectRow(msgspec.Struct, frozen=True):
     target_status: int | None
     target_wait: str | None
     target_is_child: bool | None
+    parent: UUID | None
     target_key: str | None
     target_waits_for_it: bool
     last_step: int | None
@@ -245,6 +246,12 @@ def read(body: bytes | None) -> Said | None:
 async def numbers(connection: Connection) -> Numbers:
     """All workflows together."""
     return Numbers(*tuple(await connection.fetchrow(SQL["numbers"], READY_MAX + 1)))
+
+
+async def now(connection: Connection) -> datetime:
+    """The time by the server's clock."""
+    time: datetime = await connection.fetchval(SQL["now"])
+    return time
 
 
 async def suspensions(connection: Connection) -> list[Suspension]:

@@ -64,6 +64,9 @@ select
     ) as ready,
     clock_timestamp() as now
 
+-- name: now
+select clock_timestamp()
+
 -- name: suspensions
 select name, since, until, crashes from operon.suspended() order by since limit 1000
 
@@ -79,7 +82,7 @@ select w.workflow_uuid, w.name, w.version, w.status, w.owner, w.epoch, w.created
     coalesce(w.error, w.last_error) as error,
     e.host, e.pid, e.state as owner_state, e.lease_until,
     t.workflow_uuid as target, t.name as target_name, t.status as target_status, t.wait_what as target_wait,
-    t.parent = w.workflow_uuid as target_is_child, x.key as target_key,
+    t.parent = w.workflow_uuid as target_is_child, w.parent, x.key as target_key,
     exists (select from operon.waits b where b.target = w.workflow_uuid and b.waiter = x.target) as target_waits_for_it,
     c.step as last_step, c.name as last_name, c.completed_at as last_at,
     case when w.wait_topics is not null then array(
