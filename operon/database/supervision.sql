@@ -85,7 +85,7 @@ select w.workflow_uuid, w.name, w.version, w.status, w.owner, w.epoch, w.created
     t.parent = w.workflow_uuid as target_is_child, w.parent, x.key as target_key,
     exists (select from operon.waits b where b.target = w.workflow_uuid and b.waiter = x.target) as target_waits_for_it,
     c.step as last_step, c.name as last_name, c.completed_at as last_at,
-    case when w.wait_topics is not null then array(
+    case when w.status = 0 then array(
         select coalesce(n.topic, '') from operon.notifications n where n.destination = w.workflow_uuid
         order by n.sequence limit 101
     ) end as topics_there
