@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from quart import Quart
 
 import operon
 from operon.config import Settings, load
+from operon.database.notifier import Hearing
 from operon.errors import ConfigurationError
 from operon.http.admin import Verdict, judge
 from operon.http.health import LIVE_PATH, READY_PATH
@@ -218,8 +220,10 @@ async def test_who_cannot_reach_the_database_is_not_ready(closed: TestRuntime, m
     assert await health(closed) == (503, {"status": "not ok", "why": "database"})
 
 
-async def test_who_does_not_listen_is_not_ready(closed: TestRuntime) -> None:
-    closed.executor.incarnation.notifier._become(type(closed.executor.incarnation.notifier.gauges().state).DOWN)
+async def test_who_does_not_listen_is_not_ready(closed: TestRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier = closed.executor.incarnation.notifier
+    deaf = replace(notifier.gauges(), state=Hearing.DOWN)
+    monkeypatch.setattr(notifier, "gauges", lambda: deaf)
 
     assert await health(closed) == (503, {"status": "not ok", "why": "listener"})
 

@@ -106,8 +106,10 @@ async def test_workflows_of_a_dead_executor_that_are_taken_over_are_counted(runt
     assert event["text"] == f"3 workflows of executor {dead} are taken over by executor {event['executor']}"
 
 
-async def test_an_executor_that_is_declared_dead_is_told_of_with_the_reason(runtime: TestRuntime) -> None:
-    runtime.executor.incarnation.lease._unbroken_since -= 60
+async def test_an_executor_that_is_declared_dead_is_told_of_with_the_reason(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(runtime.executor.incarnation.lease), "seasoned", property(lambda _: True))
     await runtime.execute(
         "insert into operon.executors (host, pid, version, lease_until) "
         "values ('late', 1, '0', now() - interval '1 minute')"
