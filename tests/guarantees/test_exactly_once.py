@@ -4,6 +4,9 @@ First a run without a death lists the messages. The list has to be the one that 
 database is a failing test until somebody has put it there; and every one that is there is a place to die at: before it
 is sent, and when it was answered. Then a new process takes over, and the workflow ends as if nothing had been.
 
+The workflow of the list stays in memory. Of one that is parked whenever it waits the clock decides what it says when,
+so there the places to die at are numbers: the first message after the start, the second, and so on.
+
 What is checked of each case stands in `worker/case.py`.
 """
 
@@ -11,16 +14,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.guarantees.worker.case import Case, Server
 from tests.guarantees.worker.life import Start
-from tests.guarantees.worker.sites import Site, When
+from tests.guarantees.worker.sites import ANY, Site, When
 from tests.guarantees.worker.sweep import sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+IN_MEMORY: Any = {"park_after_seconds": 600}
 
 # A process comes up. Nothing here belongs to any workflow, but somebody's may be waiting for it.
 STARTUP: Sequence[str] = """
@@ -149,7 +155,7 @@ TAKEOVER_SLOW = {"prepare workflows.outcomes", "workflows.outcomes"}
 
 async def test_every_message_to_the_database_is_a_place_to_die_at(server: Server) -> None:
     """The inventory: whoever adds a message to Postgres adds it to the list above, and so to the sweeps below."""
-    async with server.case("inventory") as case:
+    async with server.case("inventory", **IN_MEMORY) as case:
         starts = [Start("everything", uuid4(), ("t",))]
 
         code = await case.live(starts)
@@ -166,10 +172,37 @@ async def test_a_kill_before_and_after_every_message_changes_nothing(server: Ser
     places += [Site(label, "after") for label in sorted(BESIDE)]
 
     async def killed_once(site: Site) -> None:
-        async with server.case(str(site)) as case:
+        async with server.case(str(site), **IN_MEMORY) as case:
             await killed_at(case, site)
 
     await sweep(places, killed_once)
+
+
+async def test_a_kill_at_any_message_of_a_life_that_is_parked_whenever_it_waits_changes_nothing(server: Server) -> None:
+    begin = "flush start everything"
+    async with server.case("parked", park_after_seconds=0) as case:
+        assert await case.live([Start("everything", uuid4(), ("t",))]) == 0
+        labels = case.labels(0)[case.labels(0).index(begin) :]
+    assert any("park" in label for label in labels)
+    places = [Site(ANY, "before", nth, since=begin) for nth in range(1, len(labels) + 1, 2)]
+    places += [
+        Site(ANY, "after", nth, since=begin) for nth, label in enumerate(labels, 1) if label.startswith(COMMITTING)
+    ]
+    struck = 0
+
+    async def killed_once(site: Site) -> None:
+        nonlocal struck
+        async with server.case(str(site), park_after_seconds=0) as case:
+            starts = [Start("everything", uuid4(), ("t",))]
+            code = await case.live(starts, site)
+            assert code in (-9, 0)  # a run with fewer messages ends before its turn
+            struck += code == -9
+            assert await case.live(case.again(starts)) == 0
+            await case.check([starts[0].uuid])
+
+    await sweep(places, killed_once)
+
+    assert struck > len(places) / 2
 
 
 async def test_a_record_that_never_arrives_is_waited_for_by_every_effect(server: Server) -> None:
@@ -177,7 +210,7 @@ async def test_a_record_that_never_arrives_is_waited_for_by_every_effect(server:
     places = [site for site in each(PATH, "held") if site.label.startswith(("flush", "commit"))]
 
     async def held_once(site: Site) -> None:
-        async with server.case(str(site)) as case:
+        async with server.case(str(site), **IN_MEMORY) as case:
             await killed_at(case, site)
 
     await sweep(places, held_once)
@@ -190,7 +223,7 @@ async def test_a_connection_that_is_lost_before_or_after_any_message_changes_not
     places += [Site(label, "after", signal="CUT") for label in sorted(BESIDE)]
 
     async def cut_once(site: Site) -> None:
-        async with server.case(str(site)) as case:
+        async with server.case(str(site), **IN_MEMORY) as case:
             starts = [Start("everything", uuid4(), ("t",))]
             assert await case.live(starts, site) == 0
             assert len(case.results()) == 1, f"{case}: {case.news()}"
@@ -210,7 +243,7 @@ async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(se
     ]
 
     async def killed_twice(second: Site) -> None:
-        async with server.case(f"{first}, then {second}") as case:
+        async with server.case(f"{first}, then {second}", **IN_MEMORY) as case:
             starts = [Start("everything", uuid4(), ("t",))]
             await dies(case, starts, first)
             await dies(case, case.again(starts), second)
@@ -221,7 +254,7 @@ async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(se
 
 
 async def test_every_message_of_a_takeover_is_a_place_to_die_at(server: Server) -> None:
-    async with server.case("inventory of a takeover") as case:
+    async with server.case("inventory of a takeover", **IN_MEMORY) as case:
         starts = [Start("everything", uuid4(), ("t",))]
         await dies(case, starts, Site("commit with checkpoint serializable", "before"))
 

@@ -19,6 +19,7 @@ from operon.testing import FOLDER, SERVER, with_database
 
 SERVES = re.compile(rb"serves (http://\S+)")
 DEADLINE_SECONDS = 60.0
+PASSED_ON = ("OPERON_PARK_AFTER_SECONDS",)  # so that the suite can be run with workflows that are parked at once
 
 
 class ExecutorProcess:
@@ -68,7 +69,7 @@ async def executor(
 ) -> AsyncGenerator[ExecutorProcess]:
     """An executor that serves; killed at the end if it still runs."""
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("OPERON_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith("OPERON_") or name in PASSED_ON},
         **{f"OPERON_{name.upper()}": str(value) for name, value in settings.items()},
         "WITNESS_PORT": str(witness_port),
         "PYTHONUNBUFFERED": "1",
