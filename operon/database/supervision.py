@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -26,8 +26,8 @@ EXECUTORS_MAX = 500
 GONE_SECONDS = 600.0  # how long an executor that died is still shown
 
 
-class Happened(NamedTuple):
-    """An event as it is written."""
+class Happened(msgspec.Struct, frozen=True):
+    """An event as it is written. No text of it has a NUL or a lone surrogate."""
 
     age: float  # seconds since it happened
     executor: int | None
@@ -36,7 +36,7 @@ class Happened(NamedTuple):
     kind: str
     path: str
     text: str
-    data: bytes | None
+    data: str | None  # JSON
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -210,7 +210,7 @@ class SubjectRow(msgspec.Struct, frozen=True):
 
 async def write(connection: Connection, events: Sequence[Happened]) -> None:
     """Writes events, in one statement."""
-    await connection.execute(SQL["write"], *(list(column) for column in zip(*events, strict=True)))
+    await connection.execute(SQL["write"], msgspec.json.encode(events).decode())
 
 
 async def events(connection: Connection, limit: int, before: int | None = None) -> list[Recorded]:

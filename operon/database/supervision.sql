@@ -1,9 +1,12 @@
 -- name: write
--- Events with their age, because the database's clock says when something was. At most some hundred at a time.
+-- Events with their age, because the database's clock says when something was. At most some hundred at a time, as one
+-- JSON document: for columns as arrays the driver would ask for their types, on every connection.
 insert into operon.supervision_events (at, executor, workflow_uuid, severity, kind, path, text, data)
-select clock_timestamp() - make_interval(secs => u.age), u.executor, u.workflow_uuid, u.severity, u.kind, u.path, u.text, u.data
-from unnest($1::float8[], $2::bigint[], $3::uuid[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::bytea[])
-    as u (age, executor, workflow_uuid, severity, kind, path, text, data)
+select clock_timestamp() - make_interval(secs => u.age), u.executor, u.workflow_uuid, u.severity, u.kind, u.path, u.text,
+    convert_to(u.data, 'UTF8')
+from json_to_recordset($1::json) as u (
+    age float8, executor bigint, workflow_uuid uuid, severity smallint, kind text, path text, text text, data text
+)
 
 -- name: events
 -- The latest first, before the one that the last page ended with.
@@ -14,15 +17,7 @@ order by id desc
 limit $2
 
 -- name: forget_old
--- The numbers go up with the time, so the first one that is young enough ends the search.
-delete from operon.supervision_events
-where id < coalesce(
-    (
-        select e.id from operon.supervision_events e
-        where e.at >= clock_timestamp() - make_interval(secs => $1) order by e.id limit 1
-    ),
-    (select max(e.id) + 1 from operon.supervision_events e)
-)
+delete from operon.supervision_events where at < clock_timestamp() - make_interval(secs => $1)
 
 -- name: forget_many
 delete from operon.supervision_events where id <= (select max(e.id) from operon.supervision_events e) - $1::bigint

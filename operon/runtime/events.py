@@ -252,12 +252,17 @@ def writing(batch: Sequence[Entry]) -> Callable[[Connection], Any]:
             SEVERITIES.get(entry.kind, Severity.INFO),
             entry.kind.value,
             entry.path,
-            entry.text.replace("\x00", ""),
-            None if entry.data is None else msgspec.json.encode(entry.data),
+            clean(entry.text),
+            None if entry.data is None else clean(msgspec.json.encode(entry.data).decode()),
         )
         for entry in batch
     ]
     return lambda connection: supervision.write(connection, rows)
+
+
+def clean(text: str) -> str:
+    """A text that Postgres takes."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def crash(exit: Exit | None) -> str:

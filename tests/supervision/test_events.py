@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import operon
@@ -186,8 +187,8 @@ class Away:
             raise DatabaseUnavailable("away")
         await query(self)
 
-    async def execute(self, statement: str, *columns: Any) -> str:
-        self.written.extend(zip(*columns, strict=True))
+    async def execute(self, statement: str, document: str) -> str:
+        self.written.extend(msgspec.json.decode(document))
         return ""
 
 
@@ -208,7 +209,7 @@ async def test_what_happens_while_the_database_is_away_is_written_later_and_boun
 
     await log.flush()
 
-    texts = [row[6] for row in database.written]
+    texts = [row["text"] for row in database.written]
     assert texts[-10:-1] == [str(number) for number in range(16, 25)]
     assert texts[-1] == "15 events were dropped while the database was away"
     assert len(counted) >= 25
@@ -216,7 +217,7 @@ async def test_what_happens_while_the_database_is_away_is_written_later_and_boun
 
 async def test_an_event_that_the_database_refuses_is_left_out_and_breaks_nothing() -> None:
     class Refusing(Away):
-        async def execute(self, statement: str, *columns: Any) -> str:
+        async def execute(self, statement: str, document: str) -> str:
             raise ValueError("no")
 
     database = Refusing()
@@ -238,6 +239,7 @@ async def test_a_name_that_is_no_executor_s_has_none() -> None:
 async def test_the_sweep_keeps_a_week_and_no_more_than_so_many(
     runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await until_event(runtime, Kind.STARTED)
     await runtime.execute(
         "insert into operon.supervision_events (at, kind, path) "
         "select now() - make_interval(days => 10 - n / 10), 'old', 'operon' from generate_series(1, 99) as n"
@@ -263,3 +265,11 @@ async def test_what_a_gone_executor_said_is_swept_away(runtime: TestRuntime) -> 
     await runtime.executor.look_ups.ask(supervision.sweep)
 
     assert await runtime.fetchval("select count(*) from operon.executor_snapshots where executor = 999999") == 0
+
+
+async def test_an_event_with_a_text_that_postgres_does_not_take_is_written_without_it(runtime: TestRuntime) -> None:
+    runtime.executor.events.record(Kind.ZOMBIE, "a\x00b\ud800", data={"name": "c\x00"})
+
+    event = await until_event(runtime, Kind.ZOMBIE)
+
+    assert event["text"] == "ab?"
