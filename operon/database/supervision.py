@@ -22,6 +22,7 @@ EVENTS_DAYS = 7
 EVENTS_MAX = 100_000
 DEPTH_MAX = 100  # messages of one mailbox that are counted
 READY_MAX = 10_000
+LEFT_MAX = 100_000
 EXECUTORS_MAX = 500
 GONE_SECONDS = 600.0  # how long an executor that died is still shown
 
@@ -217,6 +218,12 @@ async def events(connection: Connection, limit: int, before: int | None = None) 
     """What happened, the latest first; those that come after event `before` in that order."""
     rows = await connection.fetch(SQL["events"], before, limit)
     return [Recorded(**{**plain_row(row), "data": decoded(row["data"])}) for row in rows]
+
+
+async def left_by(connection: Connection, incarnation: int) -> int:
+    """How many workflows a dead executor ran; LEFT_MAX for that or more."""
+    count: int = await connection.fetchval(SQL["left_by"], incarnation, LEFT_MAX)
+    return count
 
 
 async def sweep(connection: Connection) -> None:

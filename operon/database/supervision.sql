@@ -16,6 +16,12 @@ where ($1::bigint is null or id < $1)
 order by id desc
 limit $2
 
+-- name: left_by
+-- How many workflows an executor ran when it died; counted so far. What it had parked needs nobody.
+select count(*) from (
+    select from operon.workflows w where w.owner = $1 and w.status = 0 and w.wait_kind is null limit $2
+) as r
+
 -- name: forget_old
 delete from operon.supervision_events where at < clock_timestamp() - make_interval(secs => $1)
 

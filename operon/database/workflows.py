@@ -39,7 +39,6 @@ class Candidate(NamedTuple):
     workflow_uuid: UUID
     mine: bool
     wake_at: float | None
-    of_dead: int | None = None  # the dead executor that ran it
 
 
 class Finished(NamedTuple):
@@ -90,7 +89,7 @@ async def candidates(
 ) -> tuple[list[Candidate], float, bool]:
     """Work for this executor, the database's time, and whether workflows of this executor were cancelled."""
     rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds)
-    *found, (_, revoked, now, _) = rows
+    *found, (_, revoked, now) = rows
     return [Candidate(*row) for row in found], now, revoked
 
 

@@ -4,28 +4,28 @@
 -- have got what they waited for, or soon will have (`wake_at`). The last row, without a workflow, is the time,
 -- and whether workflows of this executor were cancelled.
 (
-    select w.workflow_uuid, false as mine, null::float8 as wake_at, null::bigint as of_dead
+    select w.workflow_uuid, false as mine, null::float8 as wake_at
     from operon.workflows w
     where w.status = 0 and w.wait_kind is null and w.owner is null and w.name = any ($2)
     union all
-    select w.workflow_uuid, false, null, e.incarnation
+    select w.workflow_uuid, false, null
     from operon.executors e
     join operon.workflows w on w.owner = e.incarnation
     where e.state = 2 and w.status = 0 and w.wait_kind is null and w.name = any ($2)
     union all
-    select w.workflow_uuid, w.owner = $1, null, null
+    select w.workflow_uuid, w.owner = $1, null
     from operon.notifications n
     join operon.workflows w on w.workflow_uuid = n.destination
     where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
         and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
     union all
-    select w.workflow_uuid, w.owner = $1, null, null
+    select w.workflow_uuid, w.owner = $1, null
     from operon.waits x
     join operon.workflows w on w.workflow_uuid = x.waiter
     where x.due and w.status = 0 and w.name = any ($2)
         and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
     union all
-    select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, null
+    select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8
     from operon.workflows w
     where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
         and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
@@ -33,7 +33,7 @@
 )
 union all
 select null, exists (select from operon.executors e where e.incarnation = $1 and e.revoked is not null),
-    extract(epoch from operon.clock())::float8, null
+    extract(epoch from operon.clock())::float8
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from operon.database.connection import Connection, is_weather
 from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import caller_of
-from operon.runtime.events import Kind
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
 from operon.runtime.timers import Timer
 from operon.runtime.workflow_actor import WorkflowActor
@@ -183,7 +181,7 @@ class Activator:
         incarnation.timers.arm()
         if revoked:
             incarnation.committer.look()
-        orphans: dict[UUID, int | None] = {}  # and the dead executor that ran them
+        orphans: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:
                 if candidate.mine:
@@ -196,15 +194,10 @@ class Activator:
                 elif candidate.wake_at is None:
                     actor.ring()
             elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
-                orphans[candidate.workflow_uuid] = candidate.of_dead
+                orphans.append(candidate.workflow_uuid)
         if not room or not orphans:
             return False
         claimed = await workflows.claim(connection, incarnation.number, orphans)
-        dead = Counter(orphans[workflow.workflow_uuid] for workflow in claimed)
-        for number, taken in dead.items():
-            if number is not None:
-                text = f"{taken} workflows of executor {number} are taken over by executor {incarnation.number}"
-                incarnation.record(Kind.TAKEN_OVER, text, "activator", dead=number, workflows=taken)
         await self._activate(connection, claimed)
         return len(found) >= room and bool(claimed)
 

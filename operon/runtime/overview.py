@@ -197,7 +197,7 @@ def totals(rows: Sequence[ExecutorRow], numbers: Numbers) -> dict[str, Any]:
     """All workflows together, each number with how it is known."""
     said = [row.said for row in rows if row.said is not None and row.state != 2]
     return {
-        "live": {"n": sum(each.live for each in said), "estimate": False},
+        "live": {"n": sum(each.live for each in said), "estimate": len(said) > 1},  # the others said so a moment ago
         "ready": {"n": min(numbers.ready, READY_MAX), "capped": numbers.ready > READY_MAX, "estimate": False},
         "parked": {
             "n": sum(each.parked for each in said) if numbers.parked is None else numbers.parked,

@@ -105,11 +105,18 @@ class Recovery:
         for other in dead:
             if await executors.declare_dead(connection, other.incarnation, other.lease_until):
                 logger.warning("executor %d is dead; its workflows are taken over", other.incarnation)
-                why = "its lease ran out" if other.expired else "its process is gone"
-                text = f"executor {other.incarnation} was declared dead: {why}"
-                self._incarnation.record(Kind.DECLARED_DEAD, text, "recovery", dead=other.incarnation, why=why)
+                await self._tell(connection, other)
         if dead:
             self._incarnation.activator.ring()
+
+    async def _tell(self, connection: Connection, dead: Other) -> None:
+        """Tells operators who is dead, why, and how many workflows go on elsewhere."""
+        record, number = self._incarnation.record, dead.incarnation
+        why = "its lease ran out" if dead.expired else "its process is gone"
+        record(Kind.DECLARED_DEAD, f"executor {number} was declared dead: {why}", "recovery", dead=number, why=why)
+        if left := await supervision.left_by(connection, number):
+            text = f"{left} workflows of executor {number} are taken over"
+            record(Kind.TAKEN_OVER, text, "recovery", dead=number, workflows=left)
 
     async def _sweep(self, connection: Connection) -> None:
         """Now and then: executors that are long gone, and messages that nobody will receive."""

@@ -144,6 +144,8 @@ SELDOM = {"notify operon_N, 'ping:N'", "prepare supervision.write", "supervision
 TAKEOVER = {
     "prepare executors.declare_dead",
     "executors.declare_dead",
+    "prepare supervision.left_by",
+    "supervision.left_by",
     "prepare workflows.claim",
     "workflows.claim",
     "prepare checkpoints.history",

@@ -80,7 +80,7 @@ async def test_an_orderly_end_is_told_of_before_the_process_ends(runtime: TestRu
     assert left["text"] == f"executor {number} left; 1 workflows are ready for others"
 
 
-async def test_a_crash_of_an_executor_is_told_of_and_so_is_who_takes_over(runtime: TestRuntime) -> None:
+async def test_an_executor_that_finds_itself_declared_dead_tells_of_it(runtime: TestRuntime) -> None:
     number = runtime.executor.incarnation.number
 
     await runtime.crash()
@@ -90,36 +90,22 @@ async def test_a_crash_of_an_executor_is_told_of_and_so_is_who_takes_over(runtim
     assert fenced["severity"] == 2
 
 
-async def test_workflows_of_a_dead_executor_that_are_taken_over_are_counted(runtime: TestRuntime) -> None:
-    await runtime.execute(
-        "insert into operon.executors (host, pid, version, lease_until, state, died_at) "
-        "values ('gone', 1, '0', now() - interval '1 minute', 2, now())"
-    )
-    await runtime.execute(
-        "insert into operon.workflows (workflow_uuid, name, version, inputs, owner) "
-        "select gen_random_uuid(), 'held', '0', '{}', incarnation from operon.executors, generate_series(1, 3) "
-        "where host = 'gone'"
-    )
-
-    event = await until_event(runtime, Kind.TAKEN_OVER)
-
-    dead = await runtime.fetchval("select incarnation from operon.executors where host = 'gone'")
-    assert event["text"] == f"3 workflows of executor {dead} are taken over by executor {event['executor']}"
-
-
-async def test_an_executor_that_is_declared_dead_is_told_of_with_the_reason(
+async def test_an_executor_that_is_declared_dead_is_told_of_with_the_reason_and_what_it_ran(
     runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(runtime.executor.incarnation.lease), "seasoned", property(lambda _: True))
     await runtime.execute(
-        "insert into operon.executors (host, pid, version, lease_until) "
-        "values ('late', 1, '0', now() - interval '1 minute')"
+        "with late as (insert into operon.executors (host, pid, version, lease_until) "
+        "values ('late', 1, '0', now() - interval '1 minute') returning incarnation) "
+        "insert into operon.workflows (workflow_uuid, name, version, inputs, owner) "
+        "select gen_random_uuid(), 'held', '0', '{}', incarnation from late, generate_series(1, 3)"
     )
-
-    event = await until_event(runtime, Kind.DECLARED_DEAD)
-
     late = await runtime.fetchval("select incarnation from operon.executors where host = 'late'")
-    assert event["text"] == f"executor {late} was declared dead: its lease ran out"
+    monkeypatch.setattr(type(runtime.executor.incarnation.lease), "seasoned", property(lambda _: True))
+
+    declared, taken = await until_event(runtime, Kind.DECLARED_DEAD), await until_event(runtime, Kind.TAKEN_OVER)
+
+    assert declared["text"] == f"executor {late} was declared dead: its lease ran out"
+    assert taken["text"] == f"3 workflows of executor {late} are taken over"
 
 
 async def test_a_workflow_that_dies_is_told_of_by_its_name(runtime: TestRuntime) -> None:
