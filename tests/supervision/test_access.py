@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from quart import Quart
 
@@ -19,7 +20,7 @@ from operon.http.admin import Verdict, judge
 from operon.http.health import LIVE_PATH, READY_PATH
 from operon.http.supervisor import PATH
 from operon.testing import TestRuntime
-from tests.http.conftest import quart_of
+from tests.http.conftest import quart_of, served
 from tests.supervision.facts import FROM_HERE
 
 TOKEN = "correct-horse-battery-staple-42-and-more"
@@ -186,6 +187,15 @@ async def test_an_application_without_a_runtime_has_no_such_pages() -> None:
     client = quart_of(hello).test_client()
 
     assert (await client.get(LIVE_PATH)).status_code == 404
+
+
+async def test_over_a_real_connection_the_same_rules_hold(closed: TestRuntime) -> None:
+    async with served(closed.app.quart) as server, httpx.AsyncClient(base_url=server.url) as client:
+        open_ = await client.get(PATH)
+        led_here = await client.get(PATH, headers={"Host": "evil.example"})
+        proxied = await client.get(PATH, headers={"X-Forwarded-For": "127.0.0.1"})
+
+    assert (open_.status_code, led_here.status_code, proxied.status_code) == (200, 404, 404)
 
 
 # ---------------------------------------------------------------------- health

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -259,3 +260,12 @@ async def test_an_event_with_a_text_that_postgres_does_not_take_is_written_witho
     event = await until_event(runtime, Kind.ZOMBIE)
 
     assert event["text"] == "ab?"
+
+
+async def test_every_event_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "operon.supervision"):
+        async with TestRuntime(__name__, check_replay=False) as runtime:
+            number = runtime.executor.incarnation.number
+
+    (line,) = [record for record in caplog.records if getattr(record, "event", None) == "started"]
+    assert (line.levelname, getattr(line, "executor", None)) == ("INFO", number)

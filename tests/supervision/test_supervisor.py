@@ -13,9 +13,11 @@ import pytest
 import operon
 from operon.database import supervision
 from operon.http.supervisor import PATH
+from operon.runtime.events import Kind
 from operon.runtime.portrait import BYTES_MAX, encoded
+from operon.runtime.pulse import SAMPLES, LoopLag
 from operon.testing import TestRuntime
-from tests.supervision.facts import get, until_said
+from tests.supervision.facts import get, until_event, until_said
 
 FILL = """
 insert into operon.workflows (
@@ -119,6 +121,28 @@ async def test_the_pages_of_live_workflows_have_each_of_them_once(runtime: TestR
 
     assert [len(page) for page in pages] == [3, 3, 1]
     assert sorted(uuid for page in pages for uuid in page) == sorted(str(handle.workflow_uuid) for handle in handles)
+
+
+async def test_a_part_that_crashed_is_told_of_with_its_error_and_what_is_left_of_the_budget(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activator = runtime.executor.incarnation.activator
+
+    def broken() -> Any:
+        monkeypatch.undo()
+        raise LookupError("api_key=hunter2 is gone")
+
+    monkeypatch.setattr(activator, "_work", broken)
+    activator.ring()
+    await until_event(runtime, Kind.RESTARTED)
+
+    tree = own(await get(runtime))["tree"]
+
+    executor = next(child for child in tree["children"] if child["name"].startswith("executor-"))
+    child = next(child for child in executor["children"] if child["name"] == "activator")
+    assert executor["intensity"]["used"] == 1
+    assert (child["state"], child["restarts"], child["last_exit"]) == ("running", 1, "crashed: LookupError")
+    assert child["last_error"] == "api_key=*** is gone"
 
 
 async def test_a_name_a_uuid_and_a_depth_look_at_a_part(runtime: TestRuntime) -> None:
@@ -286,3 +310,33 @@ def second(runtime: TestRuntime) -> operon.Operon:
     return operon.Operon(
         __name__, database_url=runtime.database_url, park_after_seconds=3600, heartbeat_seconds=0.2, port=0
     )
+
+
+def test_the_lag_of_the_loop_is_that_of_the_last_minute() -> None:
+    lag = LoopLag()
+    empty = lag.percentiles
+    for _ in range(SAMPLES):
+        lag.add(9.0)
+    for _ in range(SAMPLES - 10):
+        lag.add(0.001)
+    for _ in range(10):
+        lag.add(0.5)
+
+    assert empty == (None, None)
+    assert lag.percentiles == (1.0, 500.0)
+
+
+async def test_the_commits_of_late_are_told_with_their_size() -> None:
+    async with TestRuntime(__name__, check_replay=False) as runtime:
+        runtime.executor.pulse.publish()
+        await sleeps(runtime.context)
+        await runtime.settled()
+
+        runtime.executor.pulse.publish()
+
+        commits = runtime.executor.pulse.portrait().commits
+        assert commits.batches >= 1
+        assert commits.records_mean is not None
+        assert commits.records_mean >= 1
+        assert commits.ms_mean is not None
+        assert commits.ms_mean > 0
