@@ -229,8 +229,13 @@ async def left_by(connection: Connection, incarnation: int) -> int:
 async def sweep(connection: Connection) -> None:
     """Forgets old events, those that are too many, and what executors said that are gone."""
     await connection.execute(SQL["forget_old"], EVENTS_DAYS * 86_400.0)
-    await connection.execute(SQL["forget_many"], EVENTS_MAX)
+    await prune(connection)
     await connection.execute(SQL["forget_snapshots"])
+
+
+async def prune(connection: Connection) -> None:
+    """Forgets the oldest of too many events."""
+    await connection.execute(SQL["forget_many"], EVENTS_MAX)
 
 
 async def executors(connection: Connection) -> list[ExecutorRow]:

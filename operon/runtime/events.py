@@ -32,6 +32,7 @@ logger = masked_logger("operon.supervision")
 PENDING_MAX = 2_000
 BATCH_MAX = 500
 GATHER_SECONDS = 0.2  # what happens together is written together
+PRUNE_EVERY = 10_000
 AGAIN_SECONDS = 1.0
 FLUSH_SECONDS = 2.0  # at the end of the process
 TEXT_MAX = 1_000
@@ -149,6 +150,7 @@ class EventLog:
         self._name_of = name_of
         self._pending: deque[Entry] = deque()
         self._dropped = 0
+        self._unpruned = 0
         self._something = asyncio.Event()
         self._writing = asyncio.Lock()
         self._complained = False
@@ -220,6 +222,7 @@ class EventLog:
                 batch = [self._pending[n] for n in range(min(BATCH_MAX, len(self._pending)))]
                 try:
                     await self._database.ask(writing(batch), patience_seconds=0.0)
+                    await self._prune(len(batch))
                 except Exception as error:
                     self._complain(error)
                     if is_weather(error):
@@ -230,6 +233,13 @@ class EventLog:
                     self._pending.popleft()
             self._something.clear()
             return True
+
+    async def _prune(self, written: int) -> None:
+        """Keeps the table bounded also in a storm, which would not wait for the hourly sweep."""
+        self._unpruned += written
+        if self._unpruned >= PRUNE_EVERY:
+            self._unpruned = 0
+            await self._database.ask(supervision.prune, patience_seconds=0.0)
 
     def _complain(self, error: Exception) -> None:
         """Once: the database's absence is told of by others."""

@@ -269,3 +269,17 @@ async def test_every_event_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture
 
     (line,) = [record for record in caplog.records if getattr(record, "event", None) == "started"]
     assert (line.levelname, getattr(line, "executor", None)) == ("INFO", number)
+
+
+async def test_a_storm_of_events_is_bounded_without_waiting_for_the_sweep(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "EVENTS_MAX", 100)
+    monkeypatch.setattr(events, "PRUNE_EVERY", 500)
+    for number in range(1_500):
+        runtime.executor.events.record(Kind.BACKED_OFF, str(number))
+
+    await runtime.executor.events.flush()
+
+    assert await runtime.fetchval("select count(*) from operon.supervision_events") <= 100 + 500
+    assert await runtime.fetchval("select text from operon.supervision_events order by id desc limit 1") == "1499"
