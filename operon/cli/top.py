@@ -76,16 +76,18 @@ async def looked(database_url: str | None) -> Seen:
 async def watched(database_url: str | None, every: float) -> None:
     """Looks again and again."""
     seen = await looked(database_url)
-    with Live(Group(*tables(seen)), console=Console(highlight=False, markup=False), screen=True) as live:
+    with Live(
+        Group(*tables(seen)), console=Console(highlight=False, markup=False), screen=True, auto_refresh=False
+    ) as live:
         while True:
             await asyncio.sleep(every)
             try:
                 seen = await looked(database_url)
             except OperonError as error:
                 wrong = Text(escaped(f"{error.message}; this is what was seen last"), style="bold red")
-                live.update(Group(wrong, *tables(seen)))
+                live.update(Group(wrong, *tables(seen)), refresh=True)
             else:
-                live.update(Group(*tables(seen)))
+                live.update(Group(*tables(seen)), refresh=True)
 
 
 def plain(seen: Seen) -> dict[str, Any]:
