@@ -55,7 +55,11 @@ class TestRuntime:
         **settings: Any,
     ) -> None:
         if evict_always:
-            settings["park_after_seconds"] = 0
+            if settings.setdefault("park_after_seconds", 0) != 0:
+                raise ConfigurationError(
+                    "evict_always parks a workflow as soon as it waits, and park_after_seconds says something else",
+                    hint="give one of the two",
+                )
         self._server = database_url
         self._name = ""
         self._url = ""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import Any
 
 import pytest
 
+from operon import WorkflowFinishedError
 from operon.testing import TestRuntime
 from tests.guarantees.executors import correspondents
 from tests.guarantees.executors.process import executor
@@ -61,6 +63,26 @@ async def test_messages_that_were_all_sent_before_are_received_once_each_in_orde
 
         assert await waiting.get_result(timeout=60) == list(range(MANY))
         await nothing_is_left(runtime, caplog)
+
+
+async def test_each_sender_of_a_batch_is_told_what_became_of_its_own_message() -> None:
+    """The batch is judged as a whole, and the order of its destinations is not that of their UUIDs."""
+    async with TestRuntime(correspondents, park_after_seconds=0) as runtime:
+        handles = [await correspondents.collect(runtime.context, number % 2) for number in range(60)]
+        over, waiting = handles[::2], handles[1::2]
+        for handle in over:
+            await handle.get_result()
+            await handle.get_status()  # when that answers, the end is durable
+        random.shuffle(handles)
+
+        sends = [runtime.context.send(handle.workflow_uuid, str(handle.workflow_uuid), "numbers") for handle in handles]
+        answers = await asyncio.gather(*sends, return_exceptions=True)
+
+        refused = {h.workflow_uuid for h, answer in zip(handles, answers, strict=True) if answer is not None}
+        assert refused == {handle.workflow_uuid for handle in over}
+        assert all(answer is None or isinstance(answer, WorkflowFinishedError) for answer in answers)
+        for handle in waiting:
+            assert await handle.get_result(timeout=60) == [str(handle.workflow_uuid)]
 
 
 @pytest.mark.long

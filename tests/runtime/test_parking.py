@@ -104,7 +104,7 @@ async def finished(handle: WorkflowHandle[Any]) -> Any:
 
 
 async def test_a_workflow_that_waits_leaves_memory_after_a_while() -> None:
-    async with TestRuntime(__name__, park_after_seconds=0.1) as runtime:
+    async with TestRuntime(__name__, park_after_seconds=2) as runtime:
         handle = await receive(runtime.context, "topic")
         await waits_for(handle, "recv topic")
         lived = handle.workflow_uuid in runtime.executor.incarnation.live
@@ -226,8 +226,10 @@ async def test_a_workflow_whose_branches_all_wait_is_parked_and_goes_on_where_ea
     handle = await everything_at_once(runtime.context, target.workflow_uuid)
     await parked(runtime, handle.workflow_uuid)
 
+    activator = runtime.executor.incarnation.activator
+    before = activator.activated
     await runtime.context.send(handle.workflow_uuid, "letter", "b")
-    await until(lambda: handle.workflow_uuid in runtime.executor.incarnation.live)
+    await until(lambda: activator.activated > before)
     await parked(runtime, handle.workflow_uuid)
     gates[gate].open()
     await runtime.context.send(handle.workflow_uuid, "message", "topic")

@@ -95,23 +95,24 @@ begin
             select array_agg(wanted.n) into fresh
             from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
         end if;
-        -- One look at all of them, in order. `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in
-        -- its mailbox; 8, it is parked and waits for other things, but may just be coming back.
-        select array_agg(j.code), array_agg(j.woke),
-            array_agg(case when j.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end),
+        -- One look at all of them. Each list says by what it is ordered: they have to go together.
+        -- `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in its mailbox; 8, it is parked and
+        -- waits for other things, but may just be coming back.
+        select array_agg(j.code order by j.n), array_agg(j.woke order by j.n),
             array_agg(
                 case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
                     then case when j.nth = 1 and j.oldest is null then 2 else 1 end
                     when j.code = 0 and j.owner = me then 8
                     else j.code end
+                order by j.n
             ),
-            array_agg(distinct j.destination) filter (
+            array_agg(j.destination) filter (
                 where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
             ),
-            array_agg(distinct j.destination) filter (
+            array_agg(j.destination) filter (
                 where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
             )
-        into codes, woke, sequences, told, aside, others
+        into codes, woke, told, aside, others
         from (
             select l.*, x.oldest,
                 case when l.status is null then 4
@@ -141,8 +142,11 @@ begin
                 select min(n.sequence) as oldest, max(n.sequence) as newest
                 from operon.notifications n where n.destination = l.destination
             ) as x on l.status = 0
-            order by l.n
         ) as j;
+        sequences := array(
+            select case when u.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end
+            from unnest(codes) with ordinality as u (code, n) order by u.n
+        );
         insert into operon.notifications (destination, sequence, woke, topic, sender, traceparent, body)
         overriding system value
         select u.destination, u.sequence, u.woke, u.topic, u.sender, u.traceparent, u.body
