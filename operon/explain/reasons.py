@@ -65,7 +65,7 @@ def database(_: Subject, cluster: Cluster) -> Why | None:
 def zombie(subject: Subject, cluster: Cluster) -> Why | None:
     for place in cluster.places.values():
         if subject.workflow_uuid in place.zombies:
-            next_ = cluster.places.get(subject.owner) if subject.owner is not None else None
+            next_ = owner_of(subject, cluster)
             now = f"{next_.name} runs it now" if next_ is not None and next_ is not place else "another life takes over"
             return Why("zombie", f"{place.name} did not stop when told; it is fenced and {now}.")
     return None
@@ -73,7 +73,10 @@ def zombie(subject: Subject, cluster: Cluster) -> Why | None:
 
 def suspended(subject: Subject, cluster: Cluster) -> Why | None:
     found = cluster.suspended.get(subject.name)
-    if found is None or (subject.wait is not None and subject.wait.code != WaitCode.CRASH):
+    owner = owner_of(subject, cluster)
+    crashed = subject.restarts_at is not None or (subject.wait is not None and subject.wait.code == WaitCode.CRASH)
+    ready = subject.wait is None and (owner is None or owner.state == "dead")
+    if found is None or not (crashed or ready):  # what runs goes on, and what waits goes on waiting
         return None
     crashes = "too many" if found.crashes is None else str(found.crashes)
     tried = "" if found.until is None else f" The canary tries at {moment(found.until, cluster.now)}."
@@ -87,7 +90,7 @@ def crashed(subject: Subject, cluster: Cluster) -> Why | None:
     until = subject.wait.until if waits and subject.wait is not None else subject.restarts_at
     if not waits and until is None:
         return None
-    place = cluster.places.get(subject.owner) if subject.owner is not None else None
+    place = owner_of(subject, cluster)
     where = "" if place is None else f" on {place.name}"
     with_ = "" if subject.error is None else f" (`{subject.error.type}`)"
     of = "" if cluster.crash_budget is None else f" of {cluster.crash_budget}"
@@ -176,7 +179,7 @@ def what_it_does(target: Target) -> str:
 
 def unowned(subject: Subject, cluster: Cluster) -> Why | None:
     """Nobody runs it, or it is to be brought back."""
-    owner = cluster.places.get(subject.owner) if subject.owner is not None else None
+    owner = owner_of(subject, cluster)
     come = has_come(subject, cluster)
     if owner is not None and owner.state != "dead" and not come:
         return None

@@ -19,6 +19,7 @@ import msgspec
 
 from operon.database import supervision
 from operon.database.connection import Connection, is_weather
+from operon.database.lease import RENEW_SECONDS
 from operon.database.notifier import Hearing
 from operon.database.reasons import actors_of, cluster_of, moment, reasons, state_of
 from operon.database.supervision import DEPTH_MAX, READY_MAX, ExecutorRow, LiveActor, Node, Numbers, Said, Suspension
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from operon.runtime.executor import Executor
 
 ANSWER_SECONDS = 1.0  # for the database; then the answer is given without it
-STEADY = 1.5  # seconds that one renewal of the lease may take
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Overview:
             return "draining"
         if not lease.trusted:
             return "lease"
-        if lease.age > self._executor.settings.heartbeat_seconds + STEADY:
+        if lease.age > self._executor.settings.heartbeat_seconds + RENEW_SECONDS:
             return "database"
         return "listener" if incarnation.notifier.gauges().state is Hearing.DOWN else None
 

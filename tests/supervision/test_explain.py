@@ -229,7 +229,8 @@ def test_suspended() -> None:
     names = {"Checkout.place_order": Suspended(before(seconds=60), until, 14)}
     text = "`Checkout.place_order` is suspended for 60 s: 14 workflows crashed. The canary tries at 14:20:48."
 
-    says(why(suspended=names), "suspended", text, until)
+    says(why({"owner": None}, suspended=names), "suspended", text, until)
+    assert why(suspended=names).code == "running"
     assert why(waits(WaitCode.CRASH, until=after(hours=1)), suspended=names).code == "suspended"
     assert why(waits(WaitCode.MESSAGE, topics=("a",)), suspended=names).code == "recv"
 
