@@ -74,7 +74,7 @@ class Overview:
             return "draining"
         if not lease.trusted:
             return "lease"
-        if lease.age > self._executor.settings.heartbeat_seconds + RENEW_SECONDS:
+        if lease.age > 2 * self._executor.settings.heartbeat_seconds + RENEW_SECONDS:  # one that is late is no reason
             return "database"
         return "listener" if incarnation.notifier.gauges().state is Hearing.DOWN else None
 

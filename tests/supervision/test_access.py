@@ -225,7 +225,7 @@ async def test_who_has_no_lease_is_not_ready(closed: TestRuntime, monkeypatch: p
 
 
 async def test_who_cannot_reach_the_database_is_not_ready(closed: TestRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(closed.executor.incarnation.lease), "age", property(lambda _: 5.0))
+    monkeypatch.setattr(type(closed.executor.incarnation.lease), "age", property(lambda _: 6.0))
 
     assert await health(closed) == (503, {"status": "not ok", "why": "database"})
 

@@ -14,7 +14,7 @@ import operon
 from operon.database import supervision
 from operon.database.connection import Connection
 from operon.errors import DatabaseUnavailable
-from operon.runtime import events
+from operon.runtime import events, recovery
 from operon.runtime.events import EventLog, Kind
 from operon.testing import TestRuntime
 from tests.supervision.facts import until_event
@@ -283,3 +283,16 @@ async def test_a_storm_of_events_is_bounded_without_waiting_for_the_sweep(
 
     assert await runtime.fetchval("select count(*) from operon.supervision_events") <= 100 + 500
     assert await runtime.fetchval("select text from operon.supervision_events order by id desc limit 1") == "1499"
+
+
+async def test_the_executor_that_cleans_up_the_dead_cleans_up_events_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with TestRuntime(__name__, check_replay=False, poll_seconds=0.1) as runtime:
+        await until_event(runtime, Kind.STARTED)
+        await runtime.execute(
+            "insert into operon.supervision_events (at, kind, path) values (now() - interval '8 days', 'old', 'operon')"
+        )
+        monkeypatch.setattr(recovery, "SWEEP_SECONDS", 0.0)
+
+        async with asyncio.timeout(60):
+            while await runtime.fetchval("select count(*) from operon.supervision_events where kind = 'old'"):
+                await asyncio.sleep(0.02)
