@@ -294,5 +294,5 @@ async def test_the_executor_that_cleans_up_the_dead_cleans_up_events_too(monkeyp
         monkeypatch.setattr(recovery, "SWEEP_SECONDS", 0.0)
 
         async with asyncio.timeout(60):
-            while await runtime.fetchval("select count(*) from operon.supervision_events where kind = 'old'"):
+            while await runtime.fetchval("select count(*) from operon.supervision_events where kind = 'old'"):  # noqa: ASYNC110 - no bell rings
                 await asyncio.sleep(0.02)
