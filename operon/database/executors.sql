@@ -44,7 +44,13 @@ where state <> 2 and incarnation <> $1
 
 -- name: declare_dead
 -- Locks the row against a flush first. An executor that renewed its lease since we looked is left alone.
-update operon.executors set state = 2, died_at = clock_timestamp()
+update operon.executors set state = 2, died_at = clock_timestamp(),
+    blame = coalesce((
+        select max(case when w.crash_step = operon.progress(w.workflow_uuid) then w.crash_count else 0 end)
+        from operon.workflows w
+        where w.owner = $1 and w.status = 0 and w.crash_count > 0
+            and operon.was_awake(w.workflow_uuid, w.wait_kind, w.wake_at, clock_timestamp())
+    ), 0)
 where incarnation = $1 and state <> 2 and lease_until = $2
 returning 1
 

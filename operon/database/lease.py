@@ -46,7 +46,9 @@ class Lease:
         lease_seconds: float,
         heartbeat_seconds: float,
         on_fenced: Callable[[], None],
+        on_stuck: Callable[[int], object] = lambda _: None,
     ) -> None:
+        """on_stuck: called from the lease's thread with the number of the loop's, while the loop does not tick."""
         self.incarnation = incarnation
         self.fenced = False
         self.session_lock = False  # written by the notifier: whether our session lock is held
@@ -55,6 +57,8 @@ class Lease:
         self._seconds = lease_seconds
         self._heartbeat = heartbeat_seconds
         self._on_fenced = on_fenced
+        self._on_stuck = on_stuck
+        self._loop_thread = threading.get_ident()
         self._loop = asyncio.get_running_loop()
         self._until = boottime() + lease_seconds * (1 - MARGIN)
         self._unbroken_since = boottime()
@@ -133,6 +137,7 @@ class Lease:
             sent = boottime()
             if self._loop_is_stuck:
                 logger.warning("the event loop is stuck; the lease is not renewed")
+                self._on_stuck(self._loop_thread)
             else:
                 connection = await self._renew(connection, sent)
             pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)

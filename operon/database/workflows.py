@@ -31,6 +31,8 @@ class Claimed(msgspec.Struct, frozen=True):
     deadline: float | None
     parked: bool
     wait_topics: list[str] | None
+    crash_count: int
+    crash_step: int  # how many steps it had recorded when it crashed last
 
 
 class Candidate(NamedTuple):
@@ -39,6 +41,15 @@ class Candidate(NamedTuple):
     workflow_uuid: UUID
     mine: bool
     wake_at: float | None
+    suspect: bool  # its process died three times while it got nowhere: it is run beside no other one like it
+
+
+class Crashes(NamedTuple):
+    """How often a workflow has crashed in a row without progress, after how many steps, and when it is run again."""
+
+    in_a_row: int
+    step: int
+    wake_at: float
 
 
 class Finished(NamedTuple):
@@ -85,11 +96,11 @@ class StatusRow(msgspec.Struct, frozen=True):
 
 
 async def candidates(
-    connection: Connection, incarnation: int, names: list[str], limit: int, ahead_seconds: float
+    connection: Connection, incarnation: int, names: list[str], limit: int, ahead_seconds: float, *, suspects: bool
 ) -> tuple[list[Candidate], float, bool]:
     """Work for this executor, the database's time, and whether workflows of this executor were cancelled."""
-    rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds)
-    *found, (_, revoked, now) = rows
+    rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds, suspects)
+    *found, (_, revoked, now, _) = rows
     return [Candidate(*row) for row in found], now, revoked
 
 
@@ -101,12 +112,6 @@ async def claim(connection: Connection, incarnation: int, workflows: Iterable[UU
 async def load(connection: Connection, incarnation: int, workflows: Iterable[UUID], names: list[str]) -> list[Claimed]:
     """Those of these workflows that are ours and parked."""
     return [Claimed(*row) for row in await connection.fetch(SQL["load"], list(workflows), incarnation, names)]
-
-
-async def reload(connection: Connection, incarnation: int, workflow_uuid: UUID) -> Claimed | None:
-    """A workflow of ours as the database knows it; None if it is not ours any more."""
-    row = await connection.fetchrow(SQL["reload"], workflow_uuid, incarnation)
-    return None if row is None else Claimed(*row)
 
 
 async def next_wake(connection: Connection, moment: float) -> float | None:
@@ -137,6 +142,20 @@ async def status(connection: Connection, workflow_uuid: UUID) -> StatusRow | Non
     """Everything that `get_status` tells; None for an unknown UUID."""
     row = await connection.fetchrow(SQL["status"], workflow_uuid)
     return None if row is None else StatusRow(*row)
+
+
+async def crashed(
+    connection: Connection,
+    incarnation: int,
+    workflow_uuid: UUID,
+    error: bytes,
+    wait_kind: int,
+    jitter: float,
+    longest: float,
+) -> Crashes | None:
+    """Parks a workflow of ours whose actor crashed, for `jitter` of a pause that grows; None if it is not ours."""
+    row = await connection.fetchrow(SQL["crashed"], workflow_uuid, incarnation, error, wait_kind, jitter, longest)
+    return None if row is None else Crashes(*row)
 
 
 async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes) -> list[UUID]:

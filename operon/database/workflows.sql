@@ -1,45 +1,53 @@
 -- name: candidates
 -- Work for this executor, of names that its application knows: others stay where they are and cost nothing, until an
 -- executor with the code comes. First what nobody alive runs; then parked workflows, of its own and of the dead, that
--- have got what they waited for, or soon will have (`wake_at`). The last row, without a workflow, is the time,
--- and whether workflows of this executor were cancelled.
+-- have got what they waited for, or soon will have (`wake_at`). Suspects only if one may be tried now ($5). The last
+-- row, without a workflow, is the time, and whether workflows of this executor were cancelled.
 (
-    select w.workflow_uuid, false as mine, null::float8 as wake_at
-    from operon.workflows w
-    where w.status = 0 and w.wait_kind is null and w.owner is null and w.name = any ($2)
-    union all
-    select w.workflow_uuid, false, null
-    from operon.executors e
-    join operon.workflows w on w.owner = e.incarnation
-    where e.state = 2 and w.status = 0 and w.wait_kind is null and w.name = any ($2)
-    union all
-    select w.workflow_uuid, w.owner = $1, null
-    from operon.notifications n
-    join operon.workflows w on w.workflow_uuid = n.destination
-    where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
-        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
-    union all
-    select w.workflow_uuid, w.owner = $1, null
-    from operon.waits x
-    join operon.workflows w on w.workflow_uuid = x.waiter
-    where x.due and w.status = 0 and w.name = any ($2)
-        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
-    union all
-    select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8
-    from operon.workflows w
-    where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
-        and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+    select c.workflow_uuid, c.mine, c.wake_at, operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step)
+    from (
+        select w.workflow_uuid, false as mine, null::float8 as wake_at, w.crash_count, w.crash_step
+        from operon.workflows w
+        where w.status = 0 and w.wait_kind is null and w.owner is null and w.name = any ($2)
+        union all
+        select w.workflow_uuid, false, null, w.crash_count, w.crash_step
+        from operon.executors e
+        join operon.workflows w on w.owner = e.incarnation
+        where e.state = 2 and w.status = 0 and w.wait_kind is null and w.name = any ($2)
+        union all
+        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step
+        from operon.notifications n
+        join operon.workflows w on w.workflow_uuid = n.destination
+        where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
+            and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+        union all
+        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step
+        from operon.waits x
+        join operon.workflows w on w.workflow_uuid = x.waiter
+        where x.due and w.status = 0 and w.name = any ($2)
+            and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+        union all
+        select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step
+        from operon.workflows w
+        where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
+            and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+    ) as c
+    where c.mine or $5 or not operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step)
     limit $3
 )
 union all
 select null, exists (select from operon.executors e where e.incarnation = $1 and e.revoked is not null),
-    extract(epoch from operon.clock())::float8
+    extract(epoch from operon.clock())::float8, null
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.
 -- What was cancelled here and resumed waits until this executor has dropped what it had of it.
 update operon.workflows w
-set owner = $1, epoch = epoch + 1, updated_at = clock_timestamp()
+set owner = $1, epoch = epoch + 1, updated_at = clock_timestamp(),
+    (crash_count, crash_step) = (
+        select c.crash_count, c.crash_step
+        from operon.crashes(w.workflow_uuid, w.owner, w.wait_kind, w.wake_at, w.crash_count, w.crash_step) as c
+    )
 where w.workflow_uuid = any ($2) and w.status = 0
     and (w.owner is null or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
     and exists (
@@ -47,21 +55,16 @@ where w.workflow_uuid = any ($2) and w.status = 0
         where e.incarnation = $1 and e.state = 0 and w.workflow_uuid <> all (coalesce(e.revoked, '{}'))
     )
 returning w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics,
+    w.crash_count, coalesce(w.crash_step, 0)
 
 -- name: load
 -- Parked workflows of ours that are to be brought back.
 select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, true, w.wait_topics
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, true, w.wait_topics,
+    w.crash_count, coalesce(w.crash_step, 0)
 from operon.workflows w
 where w.workflow_uuid = any ($1) and w.owner = $2 and w.status = 0 and w.wait_kind is not null and w.name = any ($3)
-
--- name: reload
--- A workflow of ours whose actor crashed; no row if it is not ours any more.
-select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics
-from operon.workflows w
-where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 
 -- name: next_wake
 -- When the first of the parked workflows is woken whose time comes after a moment.
@@ -72,7 +75,7 @@ where w.status = 0 and w.wake_at > to_timestamp($1)
 -- name: finished
 -- Workflows that ended by themselves or were cancelled, the latest first, as a replay starts them and compares them.
 select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,
-    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, false, null::text[],
+    w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, false, null::text[], 0::smallint, 0,
     w.status, w.output, w.error, extract(epoch from w.updated_at)::float8
 from operon.workflows w
 where w.status between 1 and 3 and w.name = any ($1)
@@ -97,6 +100,22 @@ select w.workflow_uuid, w.status, w.name, w.authenticated_user, w.assumed_role, 
 from operon.workflows w
 left join operon.executors e on e.incarnation = w.owner
 where w.workflow_uuid = $1
+
+-- name: crashed
+-- The actor of a workflow of ours crashed. It is parked for a while, longer each time that it has got no further; what
+-- it waited for is there for its next life to look for. Null: it is not ours any more.
+with gone as (
+    delete from operon.waits where waiter = $1
+)
+update operon.workflows w
+set crash_count = case when w.crash_step = operon.progress($1) then w.crash_count else 0 end + 1,
+    crash_step = operon.progress($1), last_error = $3, updated_at = clock_timestamp(),
+    wait_kind = $4, wait_what = 'its next life', wait_since = clock_timestamp(), wait_topics = null,
+    wake_at = operon.clock() + make_interval(
+        secs => $5 * least($6, 2 ^ (case when w.crash_step = operon.progress($1) then w.crash_count else 0 end))
+    )
+where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
+returning w.crash_count, w.crash_step, extract(epoch from w.wake_at)::float8
 
 -- name: die
 -- Restart budget used up, or stopped for good: visible, and can be resumed. Gives those of ours that waited for it.

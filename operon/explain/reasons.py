@@ -42,6 +42,8 @@ def ended(subject: Subject, cluster: Cluster) -> Why:
                 f"Stopped: {error.message}. Nothing is lost: run the version that recorded it, or resume it with "
                 "code that fits.",
             )
+        case Status.DEAD if error is not None and error.type == "WorkflowDeadError":
+            return Why("dead", f"Dead: {error.message}. Fix the cause, then resume.")
         case Status.DEAD:
             crashes = some(subject.crash_count, "crash", "crashes") if subject.crash_count else "Too many crashes"
             where = "" if subject.crash_step is None else f" at step {subject.crash_step}"

@@ -50,6 +50,7 @@ class Activator:
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
         self._complaint = ""
         self._working = False
+        self._on_trial: WorkflowActor | None = None
         self.activated = 0
 
     def ring(self) -> None:
@@ -175,13 +176,19 @@ class Activator:
         incarnation = self._incarnation
         room = self._room
         found, now, revoked = await workflows.candidates(
-            connection, incarnation.number, self._names, max(room, 1), self._ahead_seconds
+            connection,
+            incarnation.number,
+            self._names,
+            max(room, 1),
+            self._ahead_seconds,
+            suspects=not self._trying,
         )
         incarnation.clock.sample(now)
         incarnation.timers.arm()
         if revoked:
             incarnation.committer.look()
         orphans: list[UUID] = []
+        suspects: list[UUID] = []
         for candidate in found:
             if candidate.wake_at is not None and candidate.wake_at > now:
                 if candidate.mine:
@@ -194,12 +201,29 @@ class Activator:
                 elif candidate.wake_at is None:
                     actor.ring()
             elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
-                orphans.append(candidate.workflow_uuid)
+                (suspects if candidate.suspect else orphans).append(candidate.workflow_uuid)
+        orphans += suspects[:1]
         if not room or not orphans:
             return False
         claimed = await workflows.claim(connection, incarnation.number, orphans)
-        await self._activate(connection, claimed)
+        await self._activate(connection, [workflow for workflow in claimed if not await self._is_dead(workflow)])
+        if suspects:
+            self._on_trial = incarnation.live.get(suspects[0])
         return len(found) >= room and bool(claimed)
+
+    @property
+    def _trying(self) -> bool:
+        """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed."""
+        actor = self._on_trial
+        return actor is not None and not actor.over and (actor.journal is None or not actor.journal.grown)
+
+    async def _is_dead(self, workflow: Claimed) -> bool:
+        """Ends a workflow that its process died of too often."""
+        incarnation = self._incarnation
+        if workflow.crash_count <= incarnation.crash_budget:
+            return False
+        await incarnation.bury(workflow)
+        return True
 
     async def _activate(self, connection: Connection, claimed: list[Claimed]) -> None:
         """Brings workflows to life, with what they have recorded and what has come for them."""
@@ -237,6 +261,7 @@ class Activator:
                 deadline=workflow.deadline,
                 parked=workflow.parked,
                 mailbox=boxes.get(uuid),
+                crashes=workflow.crash_count,
             )
             incarnation.committer.mend(uuid)  # it may have been cancelled here, and resumed
             incarnation.spawn(actor)

@@ -57,7 +57,7 @@ class Attempts:
             try:
                 return await self._once(retry.max_attempts if retry else 1, args, kwargs)
             except Exception as error:
-                if retry is None or not retry.should_retry(error):
+                if retry is None or isinstance(error, MemoryError) or not retry.should_retry(error):
                     raise
                 errors.append(error)
                 attempt_failed(error, self.made)

@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import anyio
 
-from actors import Backoff, ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor
+from actors import ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor
 from operon.catalog import Catalog
 from operon.config import Settings
-from operon.database import checkpoints, executors, workflows
+from operon.database import executors, workflows
 from operon.database.batch import Batch
-from operon.database.checkpoints import Checkpoint
 from operon.database.lease import Lease
 from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
@@ -43,6 +43,7 @@ from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
 from operon.runtime.events import Kind, Record
+from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
@@ -51,6 +52,7 @@ from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
+from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status
 from operon.telemetry.metrics import Gauges
@@ -60,6 +62,7 @@ logger = masked_logger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
 PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings
+LONGEST_PAUSE = 300.0  # seconds, of a workflow that crashes again and again; the first one is up to a second
 CHILDREN_MAX = 1_000_000  # live workflows, children of workflows among them; starts from outside end at max_live
 
 
@@ -93,13 +96,16 @@ class Incarnation:
         self.quiet = asyncio.Event()
         self.on_checkpoint: Callable[[], bool] | None = None  # for tests: True crashes the workflow after this step
         self.new_uuid: Callable[[], UUID] = uuid7
+        self.jitter: Callable[[], float] = random.random
         self.threads = anyio.CapacityLimiter(THREADS)
         self._settings = settings
+        self.crash_budget = settings.crash_budget
         self._on_fenced = on_fenced
         self._record = record
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
-        self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence)
+        self._pausing: set[UUID] = set()  # workflows that crashed here and are to be run again
+        self.lease = Lease(url, number, settings.lease_seconds, settings.heartbeat_seconds, self.fence, interrupt)
         self._writer = Writer(url, settings.version, settings.mailbox_limit)
         self.committer = Committer(
             self._writer,
@@ -131,9 +137,7 @@ class Incarnation:
         self.listeners: dict[UUID, set[int]] = {}  # executors that want to be told of a workflow
         self.workflows = DynamicSupervisor(
             "workflows",
-            restart=Restart.TRANSIENT,
-            backoff=Backoff(first=0.1, longest=30.0),
-            crashes_max=settings.crash_budget,
+            restart=Restart.TEMPORARY,  # the next life of a workflow begins from its row, here or elsewhere
             on_intensity=crowd_of_crashes,
             children_max=CHILDREN_MAX,
             stopped_by=(StopActor,),
@@ -154,9 +158,13 @@ class Incarnation:
         )
 
     def record(self, kind: Kind, text: str, *below: str, workflow_uuid: UUID | None = None, **data: Any) -> None:
-        """Tells operators of an event: of this executor, or of what is `below` it in the tree."""
+        """Tells operators of an event of this executor, or of what is `below` it in the tree."""
         path = ("operon", f"executor-{self.number}", *below)
         self._record(kind, text, path=path, executor=self.number, workflow_uuid=workflow_uuid, data=data or None)
+
+    def record_of(self, workflow_uuid: UUID, kind: Kind, text: str) -> None:
+        """Tells operators of an event of a workflow."""
+        self.record(kind, text, "workflows", str(workflow_uuid), workflow_uuid=workflow_uuid)
 
     # ------------------------------------------------------------------ actors
 
@@ -188,15 +196,18 @@ class Incarnation:
         run = actor.told if self.telemetry.on else actor.run
         self.workflows.spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
         self.results.ring(actor.workflow_uuid)
+        if self._pausing and (uuid := actor.workflow_uuid) in self._pausing:
+            self._pausing.discard(uuid)
+            self.record_of(uuid, Kind.RESTARTED, f"{actor.operation.name} {uuid} is run again")
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
         """The last life of an actor is over: it finished, was stopped, or crashed too often."""
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed) and not self._fenced and not self.draining:
-            self._dying.add(task := asyncio.get_running_loop().create_task(self._bury(actor, exit.error)))
+            self._dying.add(task := asyncio.get_running_loop().create_task(self._crashed(actor, exit.error)))
             task.add_done_callback(self._dying.discard)
-        elif actor.ended is None:
+        if actor.ended is None:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
@@ -204,32 +215,48 @@ class Incarnation:
             self.activator.ring()
         self.activator.freed()
 
-    async def _bury(self, actor: WorkflowActor, error: BaseException) -> None:
-        dead = WorkflowDeadError(
-            f"{actor.operation.name!r} {actor.workflow_uuid} crashed too often, the last time with "
-            f"{type(error).__name__}: {error}",
-            hint="fix the cause, then resume it",
-        )
-        self.telemetry.buried(actor.operation.name, error)
-        await self.die(actor, dead)
-
-    async def reload(self, workflow_uuid: UUID) -> tuple[list[Checkpoint], Claimed]:
-        """The history and row of a workflow whose actor starts again here; Fenced if it is not ours any more."""
-        claimed = await self.look_ups.ask(lambda c: workflows.reload(c, self.number, workflow_uuid))
-        if claimed is None:
-            raise Fenced(f"workflow {workflow_uuid} is not ours any more")
-        history = await self.look_ups.ask(lambda c: checkpoints.history(c, [workflow_uuid]))
-        return history.get(workflow_uuid, []), claimed
+    async def _crashed(self, actor: WorkflowActor, error: BaseException) -> None:
+        """An actor crashed: its workflow pauses and is run again, unless its budget is used up."""
+        uuid, stored = actor.workflow_uuid, encode_error(error)
+        try:
+            await self.committer.drained()  # what was recorded in this life is progress
+            crashes = await self.look_ups.ask(
+                lambda c: workflows.crashed(c, self.number, uuid, stored, WaitKind.CRASH, self.jitter(), LONGEST_PAUSE)
+            )
+            if crashes is None:
+                return
+            if crashes.in_a_row > self.crash_budget:
+                await self.die(actor, too_often(actor.operation.name, uuid, crashes.in_a_row, crashes.step, error))
+            else:
+                self._pausing.add(uuid)
+                self.activator.expect(uuid, crashes.wake_at)
+                seconds = max(0.0, crashes.wake_at - self.clock.now())
+                crashed = f"{actor.operation.name} {uuid} crashed {crashes.in_a_row} times in a row"
+                self.record_of(uuid, Kind.BACKED_OFF, f"{crashed}, and pauses {seconds:.1f} s")
+        except Exception:
+            logger.exception("a crash could not be recorded; this executor starts again")
+            self.fence()
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
+        actor.end(Ended(actor.operation.name, Status.DEAD, None, await self._end_as_dead(actor.workflow_uuid, error)))
+
+    async def bury(self, workflow: Claimed) -> None:
+        """Stops a workflow for good that its process died of, again and again."""
+        blame = "each time its process died, or stood still"
+        count, step = workflow.crash_count, workflow.crash_step
+        await self._end_as_dead(
+            workflow.workflow_uuid, too_often(workflow.name, workflow.workflow_uuid, count, step, blame)
+        )
+        self.results.ring(workflow.workflow_uuid)
+
+    async def _end_as_dead(self, workflow_uuid: UUID, error: OperonError) -> bytes:
         stored = encode_error(error)
-        for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, actor.workflow_uuid, stored)):
+        for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, workflow_uuid, stored)):
             self.activator.wake(waiter)
         logger.error("%s", error)
-        name, uuid, kind = actor.operation.name, actor.workflow_uuid, type(error).__name__
-        self.record(Kind.DIED, error.message, "workflows", str(uuid), workflow_uuid=uuid, name=name, error=kind)
-        actor.end(Ended(actor.operation.name, Status.DEAD, None, stored))
+        self.record_of(workflow_uuid, Kind.DIED, error.message)
+        return stored
 
     # ------------------------------------------------------------------ time and rest, for tests
 
@@ -407,6 +434,17 @@ class Incarnation:
 def bell_of(listener: int, workflow_uuid: UUID) -> str:
     """The notification that tells another executor to look at a workflow."""
     return f"{channel(listener)} done:{workflow_uuid}"
+
+
+def too_often(name: str, workflow_uuid: UUID, count: int, step: int, error: BaseException | str) -> WorkflowDeadError:
+    """What a workflow ends with whose budget is used up."""
+    last = error if isinstance(error, str) else f"the last time with {type(error).__name__}: {error}"
+    dead = WorkflowDeadError(
+        f"{name!r} {workflow_uuid} crashed {count} times in a row before step {step} was recorded, {last}",
+        hint="fix the cause, then resume it",
+    )
+    dead.__cause__ = None if isinstance(error, str) else error
+    return dead
 
 
 def crowd_of_crashes(supervisor: DynamicSupervisor) -> None:

@@ -166,6 +166,8 @@ class StepInvoker:
             call = attempts.run(args, kwargs)
             returned = await (actor.interruptibly(call) if operation.cancellable else call)
             output, value = operation.signature.result.settle(returned)
+        except MemoryError as error:  # says nothing of the call: a crash, and no answer
+            raise journal.evict(Evicted("out of memory")) from error
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
@@ -214,6 +216,8 @@ class StepInvoker:
         try:
             value = await self._incarnation.transactions.run(work)
         except Failed as failed:
+            if isinstance(failed.error, MemoryError):
+                raise self._journal.evict(Evicted("out of memory")) from failed.error
             self._journal.record(step, kind, work.name, None, work.started, failed.stored)
             raise as_replayed(failed.stored) from failed.error
         if work.read_only:

@@ -98,6 +98,7 @@ class Journal:
         "_ticket",
         "closed",
         "events",
+        "grown",
         "halted",
         "parked",
         "parking",
@@ -122,6 +123,7 @@ class Journal:
         self.closed = False
         self.parked = parked  # the database has it as parked, or will: the next record has to say that it goes on
         self.parking: Park | None = None  # ... because this was appended, and not answered yet
+        self.grown = False  # something was recorded in this life
         self.events: set[str] = set()  # the keys that were set so far
         self._committer = committer
         self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
@@ -231,6 +233,7 @@ class Journal:
         """Something is about to be recorded. A workflow that the database has as parked is not any more."""
         if self.closed:
             raise self.halted or Evicted("this life of the workflow is over")
+        self.grown = True
         if self.parked:
             batch = self._committer.unpark(self.workflow_uuid, self.parking)
             self._ticket = batch or self._ticket
@@ -297,6 +300,8 @@ class Journal:
         except Exception as error:
             # Refused by the database. Not an error of the workflow's, so not one that it may catch: this coroutine has
             # run ahead of what is recorded, and is replayed from there.
+            if self.halted is not None:  # told to go before that: nothing has crashed
+                raise self.halted from self.halted.__cause__
             raise self.evict(Evicted(f"a record could not be stored: {error}")) from error
 
     def evict(self, evicted: Evicted) -> StopActor:

@@ -24,6 +24,7 @@ class WaitKind(IntEnum):
     EVENT = 1
     RESULT = 2
     TIME = 3
+    CRASH = 4  # it crashed, and is run again when a pause is over
 
 
 class Bell:

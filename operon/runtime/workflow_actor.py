@@ -48,6 +48,7 @@ class WorkflowActor:
 
     __slots__ = (
         "_calls",
+        "_crashes",
         "_finished_in",
         "_history",
         "_incarnation",
@@ -86,6 +87,7 @@ class WorkflowActor:
         new: bool = False,
         parked: bool = False,
         mailbox: Mailbox | None = None,
+        crashes: int = 0,
     ) -> None:
         """`new`: nobody but its starter can know it yet. `parked`: that is what the database has it as."""
         self._incarnation = incarnation
@@ -94,7 +96,8 @@ class WorkflowActor:
         self.caller = caller
         self.inputs = inputs
         self.epoch = epoch
-        self._history: list[Checkpoint] | None = history or []
+        self._history = history or []
+        self._crashes = crashes
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # as `inputs` decode; of the first life
@@ -114,8 +117,8 @@ class WorkflowActor:
 
     async def run(self) -> None:
         """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
-        history = await self._load()
         incarnation = self._incarnation
+        history, self._history = self._history, []
         journal = self.journal = Journal(
             incarnation.committer,
             self.workflow_uuid,
@@ -158,15 +161,13 @@ class WorkflowActor:
 
     async def told(self) -> None:
         """`run`, with a span and counts."""
-        again = self._history is None
-        begun_here = not again and self.epoch == 1 and not self._parked
         with self._incarnation.telemetry.life(
             self.workflow_uuid,
             self.operation.name,
             self.caller.traceparent,
             body=isinstance(self.operation, Workflow),
-            fresh=begun_here,
-            crashed=again or (self.epoch > 1 and not self._parked),
+            fresh=self._crashes == 0 and self.epoch == 1 and not self._parked,
+            crashed=self._crashes > 0 or (self.epoch > 1 and not self._parked),
             epoch=self.epoch,
             argument_bytes=len(self.inputs),
         ) as life:
@@ -175,19 +176,6 @@ class WorkflowActor:
             finally:
                 if self.journal is not None:
                     life.ended(self.ended and self.ended.status.value, self.journal.halted, self.journal.replayed)
-
-    async def _load(self) -> list[Checkpoint]:
-        """The history that came with the claim; after a crash, what the database has now."""
-        if self._history is None:
-            self._incarnation.committer.drop(self.workflow_uuid)
-            await self._incarnation.committer.drained()  # what is in flight of the last life may still land
-            self._history, claimed = await self._incarnation.reload(self.workflow_uuid)
-            self.epoch, self._parked = claimed.epoch, claimed.parked
-            self._incarnation.committer.mend(self.workflow_uuid)
-            self.begun = self.gate = self._mailbox = self.waits = None
-            self._new = False
-        history, self._history = self._history, None
-        return history
 
     async def outcome(self, journal: Journal) -> tuple[int, bytes | None, bytes | None]:
         """Runs the body to its end: status, output and error, as they are stored."""
@@ -215,7 +203,8 @@ class WorkflowActor:
             if journal.halted is not None:
                 # Its cause says whether this life was refused, or told to go.
                 raise journal.halted from journal.halted.__cause__
-            if isinstance(error, Exception | SystemExit):  # an exit is the workflow's own business, not the process'
+            # An exit is the workflow's own business, not the process'; that there is no memory left is not.
+            if isinstance(error, Exception | SystemExit) and not isinstance(error, MemoryError):
                 self._incarnation.telemetry.failed(error)
                 return ERROR, None, encode_error(error)
             raise

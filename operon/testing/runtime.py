@@ -54,12 +54,11 @@ class TestRuntime:
         check_replay: bool = True,
         **settings: Any,
     ) -> None:
-        if evict_always:
-            if settings.setdefault("park_after_seconds", 0) != 0:
-                raise ConfigurationError(
-                    "evict_always parks a workflow as soon as it waits, and park_after_seconds says something else",
-                    hint="give one of the two",
-                )
+        if evict_always and settings.setdefault("park_after_seconds", 0) != 0:
+            raise ConfigurationError(
+                "evict_always parks a workflow as soon as it waits, and park_after_seconds says something else",
+                hint="give one of the two",
+            )
         self._server = database_url
         self._name = ""
         self._url = ""

@@ -66,4 +66,4 @@ def test_no_block_has_the_name_of_another() -> None:
     ]
     assert {"history", "recorded"} <= set(checkpoints.SQL)
     assert {"register", "renew", "leave"} <= set(executors.SQL)
-    assert {"claim", "candidates", "load", "reload"} <= set(workflows.SQL)
+    assert {"claim", "candidates", "load", "crashed"} <= set(workflows.SQL)

@@ -21,6 +21,7 @@ IMPORT_BY_NAME = {"operon/cli/target.py", "operon/cli/reload.py", "operon/runtim
 MADE_OF_PIECES = {
     "operon/database/migrate.py": "the number of a migration",
     "operon/database/notifier.py": "a channel and a bell of our own, numbers and UUIDs",
+    "operon/database/stock.py": "checked names of test databases",
     "operon/database/testbed.py": "checked names of test databases",
 }
 DATABASE_CALLS = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "prepare", "cursor"}

@@ -135,15 +135,18 @@ async def test_a_crash_and_the_restart_of_an_actor_are_told_of_with_error_and_na
         raise next(failures)
 
     monkeypatch.setattr(incarnation.committer, "finish", out_of_memory)
+    incarnation.jitter = lambda: 0.0
 
     handle = await hello(runtime.context)
     assert await handle.get_result(timeout=60) == "hello"
 
     crashed, restarted = await until_event(runtime, Kind.CRASHED), await until_event(runtime, Kind.RESTARTED)
+    paused = await until_event(runtime, Kind.BACKED_OFF)
     assert crashed["text"].startswith(f"hello {handle.workflow_uuid} crashed with MemoryError: password=")
     assert "hunter2" not in crashed["text"]
     assert crashed["path"] == f"operon/executor-{incarnation.number}/workflows/{handle.workflow_uuid}"
-    assert restarted["workflow_uuid"] == handle.workflow_uuid
+    assert restarted["text"] == f"hello {handle.workflow_uuid} is run again"
+    assert paused["text"] == f"hello {handle.workflow_uuid} crashed 1 times in a row, and pauses 0.0 s"
 
 
 async def test_a_lease_that_is_lost_and_found_again_is_told_of_once_each(

@@ -240,6 +240,8 @@ def test_dead() -> None:
     text = "5 crashes without progress at step 2, the last `MemoryError`. Fix the cause, then resume."
 
     says(why(over), "dead", text)
+    told = Error("WorkflowDeadError", "'checkout' crashed 6 times in a row, the last time with MemoryError: no")
+    says(why({**over, "error": told}), "dead", f"Dead: {told.message}. Fix the cause, then resume.")
     says(why({"status": Status.DEAD}), "dead", "Too many crashes without progress. Fix the cause, then resume.")
 
 

@@ -8,6 +8,7 @@ UUID, a random number): a replay that drew again, instead of reading what was re
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from typing import Any
 from uuid import UUID
@@ -251,3 +252,23 @@ def expected(facts: str, luck: float, end: float) -> dict[str, Any]:
         "last": f"charged {facts}",
         "end": end,
     }
+
+
+@operon.communicator(retry=None)
+async def linger(ctx: operon.CommunicatorContext, seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@operon.workflow
+async def patient(ctx: operon.WorkflowContext, seconds: float) -> float:
+    """Does nothing wrong, and takes its time."""
+    return await linger(ctx, seconds)
+
+
+@operon.workflow
+async def deadly(ctx: operon.WorkflowContext, token: str) -> None:
+    """Takes its process down, each time, after one step."""
+    ctx.now()
+    await ctx.execute("select 1")
+    os._exit(66)
