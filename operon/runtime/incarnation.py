@@ -37,6 +37,7 @@ from operon.database.uuid7 import uuid7
 from operon.database.workflows import Claimed
 from operon.database.writer import Writer
 from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.explain.words import some
 from operon.failures import encode_error
 from operon.masking import masked_logger
 from operon.runtime.activator import Activator
@@ -231,7 +232,7 @@ class Incarnation:
                 self._pausing.add(uuid)
                 self.activator.expect(uuid, crashes.wake_at)
                 seconds = max(0.0, crashes.wake_at - self.clock.now())
-                crashed = f"{actor.operation.name} {uuid} crashed {crashes.in_a_row} times in a row"
+                crashed = f"{actor.operation.name} {uuid} crashed {some(crashes.in_a_row, 'time')} in a row"
                 self.record_of(uuid, Kind.BACKED_OFF, f"{crashed}, and pauses {seconds:.1f} s")
         except Exception:
             logger.exception("a crash could not be recorded; this executor starts again")

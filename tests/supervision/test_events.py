@@ -146,7 +146,7 @@ async def test_a_crash_and_the_restart_of_an_actor_are_told_of_with_error_and_na
     assert "hunter2" not in crashed["text"]
     assert crashed["path"] == f"operon/executor-{incarnation.number}/workflows/{handle.workflow_uuid}"
     assert restarted["text"] == f"hello {handle.workflow_uuid} is run again"
-    assert paused["text"] == f"hello {handle.workflow_uuid} crashed 1 times in a row, and pauses 0.0 s"
+    assert paused["text"] == f"hello {handle.workflow_uuid} crashed 1 time in a row, and pauses 0.0 s"
 
 
 async def test_a_lease_that_is_lost_and_found_again_is_told_of_once_each(
