@@ -7,14 +7,13 @@ from uuid import UUID
 
 import click
 
-from operon.cli.database import address, configured, database_option
+from operon.cli.database import database_option
 from operon.cli.output import json_option, print_json
-from operon.cli.workflow import workflow
+from operon.cli.workflow import change, workflow
 from operon.database import workflows
-from operon.database.connection import Connection, close, connect_at_start
+from operon.database.connection import Connection
 from operon.errors import NonExistentWorkflowError, OperonError, WorkflowCancelledError
 from operon.failures import encode_error
-from operon.runtime.loop import run
 from operon.status import Status
 
 Act = Callable[[Connection], Awaitable[list[UUID]]]
@@ -53,22 +52,18 @@ def resume(workflow_uuid: UUID, database_url: str | None, as_json: bool) -> None
 def acted(database_url: str | None, workflow_uuid: UUID, act: Act) -> list[UUID]:
     """What was changed. NonExistentWorkflowError, or an error that says why there was nothing to change."""
 
-    async def acting() -> list[UUID]:
-        connection = await connect_at_start(await address(configured(database_url).settings))
-        try:
-            changed = await act(connection)
-            if changed:
-                return changed
-            row = await workflows.status(connection, workflow_uuid)
-        finally:
-            await close(connection)
+    async def acting(connection: Connection) -> list[UUID]:
+        changed = await act(connection)
+        if changed:
+            return changed
+        row = await workflows.status(connection, workflow_uuid)
         if row is None:
             raise NonExistentWorkflowError(
                 f"there is no workflow {workflow_uuid}", hint="`operon workflow list` shows those that are there"
             )
         raise OperonError(f"workflow {workflow_uuid} is {Status.from_code(row.status)}: nothing was changed")
 
-    return run(acting())
+    return change(database_url, acting)
 
 
 def report(what: str, changed: list[UUID], as_json: bool) -> None:

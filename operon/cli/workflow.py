@@ -14,7 +14,7 @@ import msgspec
 from operon.cli.database import address, configured, database_option
 from operon.cli.output import json_option, print_fields, print_json, print_table
 from operon.database import inspect, reasons
-from operon.database.connection import Connection
+from operon.database.connection import Connection, close, connect_at_start
 from operon.errors import DecodingError
 from operon.explain import Why
 from operon.failures import decode_record
@@ -146,6 +146,19 @@ def ask(database_url: str | None, question: Callable[[Connection], Awaitable[T]]
             return await question(connection)
 
     return run(asked())
+
+
+def change(database_url: str | None, act: Callable[[Connection], Awaitable[T]]) -> T:
+    """What came of a change to the database."""
+
+    async def changed() -> T:
+        connection = await connect_at_start(await address(configured(database_url).settings))
+        try:
+            return await act(connection)
+        finally:
+            await close(connection)
+
+    return run(changed())
 
 
 def told(found: inspect.Details | inspect.Step, values: bool) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def test_the_version_is_told() -> None:
 def test_there_are_these_commands() -> None:
     assert sorted(" ".join(words) for words in leaves(main)) == [
         "config show",
+        "dead-letters list",
+        "dead-letters purge",
+        "dead-letters requeue",
         "doctor",
         "init",
         "migrate",
