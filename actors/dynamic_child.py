@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from actors.clock import Timer
-from actors.exits import Exit
+from actors.exits import Exit, message_of
 from actors.lifetime import Lifetime
 from actors.restart import Restart
 from actors.snapshot import ChildSnapshot
@@ -56,6 +56,7 @@ class DynamicChild(Lifetime):
             restart=self.restart.value,
             restarts=self.restarts,
             last_exit=None if self.last_exit is None else str(self.last_exit),
+            last_error=message_of(self.last_exit),
             uptime_seconds=None if self.state is ChildState.RESTARTING else now - self.started_at,
             restart_in_seconds=max(0.0, self.started_at - now) if self.state is ChildState.RESTARTING else None,
         )

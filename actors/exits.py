@@ -10,7 +10,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-__all__ = ["NORMAL", "SHUTDOWN", "Crashed", "Exit", "Normal", "Shutdown", "Stopped", "Zombie", "exit_of", "unwrap"]
+__all__ = [
+    "NORMAL",
+    "SHUTDOWN",
+    "Crashed",
+    "Exit",
+    "Normal",
+    "Shutdown",
+    "Stopped",
+    "Zombie",
+    "exit_of",
+    "message_of",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,11 @@ def exit_of(error: BaseException, *, asked: bool, stopped_by: tuple[type[BaseExc
     if isinstance(error, stopped_by):
         return Stopped(error)
     return Crashed(error)
+
+
+def message_of(exit: Exit | None) -> str | None:
+    """Return the message of a crash, if it was one."""
+    return str(exit.error) if isinstance(exit, Crashed) else None
 
 
 def unwrap(error: BaseException) -> BaseException:

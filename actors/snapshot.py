@@ -20,6 +20,7 @@ class ChildSnapshot:
     restarts: int
     last_exit: str | None
     uptime_seconds: float | None
+    last_error: str | None = None  # the message of the crash, if the last exit was one
     restart_in_seconds: float | None = None
     mailbox_depth: int | None = None
     tree: SupervisorSnapshot | None = None

@@ -25,7 +25,7 @@ from actors.actor import serve
 from actors.child import ChildSpec
 from actors.clock import Clock, Timer
 from actors.errors import ChildStartFailed
-from actors.exits import NORMAL, SHUTDOWN, Crashed, Exit, Zombie, exit_of
+from actors.exits import NORMAL, SHUTDOWN, Crashed, Exit, Zombie, exit_of, message_of
 from actors.host import Started, stack_of
 from actors.mailbox import Mailbox, MemoryMailbox
 from actors.ref import Ref
@@ -144,6 +144,7 @@ class StaticChild:
             restart=self.spec.restart.value,
             restarts=self.restarts,
             last_exit=None if self.last_exit is None else str(self.last_exit),
+            last_error=message_of(self.last_exit),
             uptime_seconds=None if self.task is None else now - self.started_at,
             restart_in_seconds=max(0.0, self.started_at - now) if self.state is ChildState.RESTARTING else None,
             mailbox_depth=None if self.depth is None else self.depth(),

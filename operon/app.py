@@ -23,6 +23,7 @@ from operon.http import server
 from operon.operations import Operation
 from operon.rows import Row
 from operon.runtime.executor import Executor
+from operon.runtime.overview import Overview
 from operon.telemetry.observer import Providers
 from operon.topics import EventKey, Key, Topic
 
@@ -129,6 +130,7 @@ class Operon:
                 on_startup=self._start_by_server,
                 on_shutdown=self._stop_by_server,
                 telemetry=lambda: self.executor.telemetry,
+                overview=lambda: Overview(self.executor),
             )
         return self._quart
 

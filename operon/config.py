@@ -39,6 +39,7 @@ NOT_SETTINGS = {"OPERON_TEST_DATABASE_URL"}  # what `operon.testing` makes its d
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, as "inf" is a float too
 Patience = Annotated[float, Meta(ge=0, le=1e9)]
+Token = Annotated[str, Meta(min_length=32)]
 NO_KEYS: Mapping[str, Any] = {}
 
 
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_limit_bytes: Count = 1024 * 1024
     log_format: Literal["text", "json"] = "text"  # of what `operon start` logs
     docs: bool = True  # whether /openapi.json and /docs are served
+    admin_token: Token | None = None  # for /operon/supervisor from elsewhere; from this machine it needs none
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     workers: Count = 1  # processes of `operon start` that share the port

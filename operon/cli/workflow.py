@@ -13,9 +13,10 @@ import msgspec
 
 from operon.cli.database import address, configured, database_option
 from operon.cli.output import json_option, print_fields, print_json, print_table
-from operon.database import inspect
+from operon.database import inspect, reasons
 from operon.database.connection import Connection, close, connect_at_start
 from operon.errors import DecodingError
+from operon.explain import Why
 from operon.failures import decode_record
 from operon.runtime.loop import run
 from operon.status import Status
@@ -92,12 +93,21 @@ def list_(
 @database_option
 @json_option
 def show(workflow_uuid: UUID, values: bool, database_url: str | None, as_json: bool) -> None:
-    """Shows one workflow.
+    """Shows one workflow, and why it is where it is.
 
     Inputs and output are left out unless --values is given: only the application knows which of them are masked.
     """
-    found = ask(database_url, lambda connection: inspect.details(connection, workflow_uuid))
+
+    async def both(connection: Connection) -> tuple[inspect.Details, Why | None]:
+        found = await inspect.details(connection, workflow_uuid)
+        cluster, rows = await reasons.look_around(connection)
+        whys = await reasons.reasons(connection, [workflow_uuid], cluster, reasons.actors_of(rows))
+        return found, whys.get(workflow_uuid)
+
+    found, why = ask(database_url, both)
     fields = told(found, values)
+    if why is not None:
+        fields["why"] = why if as_json else why.text
     if as_json:
         print_json(fields)
     else:

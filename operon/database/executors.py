@@ -40,9 +40,14 @@ async def clock(connection: Connection) -> float:
     return now
 
 
-async def renew(connection: Connection, incarnation: int, lease_seconds: float, session_lock: bool) -> bool:
-    """Renews the lease; False when somebody declared this executor dead, which is final."""
-    return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock) is not None
+async def renew(
+    connection: Connection, incarnation: int, lease_seconds: float, session_lock: bool, snapshot: bytes | None = None
+) -> bool:
+    """Renews the lease; False when somebody declared this executor dead, which is final.
+
+    snapshot: what the executor says of itself; None leaves what it said last.
+    """
+    return await connection.fetchval(SQL["renew"], incarnation, lease_seconds, session_lock, snapshot) is not None
 
 
 async def hold_session_lock(connection: Connection, incarnation: int) -> bool:

@@ -10,6 +10,12 @@ select extract(epoch from operon.clock())::float8
 
 -- name: renew
 -- A lease that merely ran out may be renewed, until somebody declared its executor dead: no row, and dead is final.
+-- What the executor says of itself goes along, so that it costs no commit.
+with said as (
+    insert into operon.executor_snapshots (executor, at, body)
+    select $1, clock_timestamp(), $4 where $4::bytea is not null
+    on conflict (executor) do update set at = excluded.at, body = excluded.body
+)
 update operon.executors
 set lease_until = clock_timestamp() + make_interval(secs => $2),
     session_locked_at = case when $3 then coalesce(session_locked_at, clock_timestamp()) end

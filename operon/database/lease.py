@@ -54,6 +54,7 @@ class Lease:
         self.incarnation = incarnation
         self.fenced = False
         self.session_lock = False  # written by the notifier: whether our session lock is held
+        self.snapshot: bytes | None = None  # written by the pulse: goes along with the next renewal
         self._url = url
         self._pooled = pooled
         self._seconds = lease_seconds
@@ -81,6 +82,11 @@ class Lease:
     def trusted(self) -> bool:
         """Whether this process may still believe that it is alive to the others."""
         return not self.fenced and boottime() < self._until
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last renewal that went through was sent."""
+        return boottime() - (self._until - self._seconds * (1 - MARGIN))
 
     @property
     def seasoned(self) -> bool:
@@ -147,7 +153,8 @@ class Lease:
             async with asyncio.timeout(RENEW_SECONDS):
                 if connection is None:
                     connection = await connect(self._url, pooled=self._pooled)
-                alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock)
+                snapshot, self.snapshot = self.snapshot, None
+                alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock, snapshot)
         except Exception as error:
             logger.warning("a heartbeat failed: %s", describe(error, self._url))
             if connection is not None:

@@ -28,15 +28,18 @@ from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
 from operon.http.auth import Gate, authentication_of
 from operon.http.docs_page import pages
+from operon.http.health import health
 from operon.http.identity import KEY_HEADER, UUID_HEADER, fresh, identify
 from operon.http.listener import listen, serve, url_of
 from operon.http.openapi import document
 from operon.http.refusals import BadInput, Complaint
 from operon.http.schemes import Scheme, schemes_of
+from operon.http.supervisor import supervision
 from operon.http.tracing import ServerSpans, served_of
 from operon.masking import masked_logger
 from operon.operations import Described, Operation, Workflow
 from operon.routes import Handler
+from operon.runtime.overview import Overview
 from operon.telemetry.hidden import hide
 from operon.telemetry.observer import SILENT, Telemetry
 
@@ -61,6 +64,7 @@ def build(
     on_startup: Hook | None = None,
     on_shutdown: Hook | None = None,
     telemetry: Callable[[], Telemetry] = lambda: SILENT,
+    overview: Callable[[], Overview] | None = None,
 ) -> Quart:
     """Adds the endpoints of a catalog to a Quart app, a new one unless one is given.
 
@@ -74,6 +78,7 @@ def build(
     on_startup, on_shutdown: run in the ASGI lifespan, before and after serving; also under `serve`, so what they
     start must not be started twice.
     telemetry: what tells of requests; asked for with each of them.
+    overview: what tells of the executor's health and supervision.
     Raises CatalogError for a route that cannot be served.
     """
     app = quart if quart is not None else own_quart(name, settings)
@@ -84,6 +89,9 @@ def build(
     if settings.docs:
         for path, page in pages(lambda: describe(catalog, settings, title or name, authentication)).items():
             surface.add_page(path, page)
+    if overview is not None:
+        for path, page in {**health(overview), **supervision(overview, settings)}.items():
+            surface.add_page(path, page, ours=False)
     app.asgi_app = ServerSpans(app.asgi_app, telemetry)  # type: ignore[method-assign] # as Quart's own manual does
     if on_startup is not None:
         app.before_serving(on_startup)
@@ -226,12 +234,13 @@ class Surface:
             ) from error
         self._names.add(name)
 
-    def add_page(self, path: str, page: Callable[[], Awaitable[Response]]) -> None:
-        """Adds a page of ours, unless the application has one there."""
+    def add_page(self, path: str, page: Callable[[], Awaitable[Response]], *, ours: bool = True) -> None:
+        """Adds a page, unless the application has one there. One that is not `ours` fails as an unknown path would."""
         if not any(rule.rule == path for rule in self._quart.url_map.iter_rules()):
             name = self._name(f"operon:{path}")
             self._quart.add_url_rule(path, name, page, methods=["GET"])
-            self._names.add(name)
+            if ours:
+                self._names.add(name)
 
     def _name(self, target_name: str) -> str:
         """The name for `url_for`. Dots would be blueprints to Quart; a second route of a function gets a number."""

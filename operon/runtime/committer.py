@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -71,7 +72,10 @@ class Committer:
         self._sealed: StopActor | None = None  # what an actor gets that still wants to append
         self._look_wanted = False
         self._number = 0
+        # For operators: batches that landed at once, the records in them, and how long they took together.
         self.flushes = 0
+        self.flushed = 0
+        self.flush_seconds = 0.0
 
     # ------------------------------------------------------------------ appending: synchronous, called by actors
 
@@ -296,6 +300,7 @@ class Committer:
 
     async def _flush(self, batch: Batch) -> None:
         failures = 0
+        began = time.monotonic()
         while True:
             self._number += 1
             try:
@@ -305,6 +310,8 @@ class Committer:
                 if batch.statements:
                     await self._writer.commit()
                 self.flushes += 1
+                self.flushed += batch.records
+                self.flush_seconds += time.monotonic() - began
                 return
             except Fenced:
                 raise

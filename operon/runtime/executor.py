@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -30,8 +32,10 @@ from operon.database.routes import Routes, find_routes
 from operon.errors import ExecutorStopped
 from operon.masking import masked_logger
 from operon.rows import Row
+from operon.runtime.events import EventLog, Kind
 from operon.runtime.incarnation import Incarnation
 from operon.runtime.invoke import EntryInvoker
+from operon.runtime.pulse import Pulse
 from operon.runtime.query import query
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
@@ -70,6 +74,8 @@ class Executor:
         self._incarnation: Incarnation | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._crashing: asyncio.Task[None] | None = None
+        self._events: EventLog | None = None
+        self._pulse: Pulse | None = None
         self._tree_task: asyncio.Task[None] | None = None
 
     @functools.cached_property
@@ -106,6 +112,11 @@ class Executor:
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tree_task = asyncio.create_task(self.tree.run(lambda: started.set_result(None)))
         await started
+        self._events = events = EventLog(self._look_ups, self.telemetry.happened, self._name_of)
+        self._pulse = Pulse(self, events, self.settings.heartbeat_seconds)
+        self.tree.observe(events.observed)
+        await self.tree.start(ChildSpec.task("events", events.run))
+        await self.tree.start(ChildSpec.task("pulse", self._pulse.run))
         self._replacing = asyncio.get_running_loop().create_task(self._incarnate())  # whoever comes now waits for it
         await self._replacing
 
@@ -120,6 +131,8 @@ class Executor:
             await incarnation.evict()
             await incarnation.leave()
         await self._end_tree()
+        if self._events is not None:
+            await self._events.flush()
         if incarnation is not None:
             await incarnation.close()
         self._incarnation = None
@@ -168,6 +181,27 @@ class Executor:
             )
         return self._incarnation
 
+    @property
+    def events(self) -> EventLog:
+        """Where events are told of. ExecutorStopped when it does not run."""
+        if self._events is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return self._events
+
+    @property
+    def pulse(self) -> Pulse:
+        """What looks at this executor. ExecutorStopped when it does not run."""
+        if self._pulse is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return self._pulse
+
+    @property
+    def look_ups(self) -> Pool:
+        """The connections for the runtime's own questions. ExecutorStopped when it does not run."""
+        if self._look_ups is None:
+            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+        return self._look_ups
+
     async def _incarnate(self) -> None:
         """Registers, and starts the parts."""
         if self._routes is None or self._transactions is None or self._look_ups is None or self._results is None:
@@ -185,11 +219,13 @@ class Executor:
             self._results,
             now,
             self._fenced,
+            self.events.record,
             self.telemetry,
         )
         if self.new_uuid is not None:
             incarnation.new_uuid = self.new_uuid
         self._incarnation = incarnation
+        incarnation.record(Kind.STARTED, f"executor {number} started: process {os.getpid()} of {socket.gethostname()}")
         incarnation.lease.start()
         ref = await self.tree.start(ChildSpec.nested(incarnation.tree(), restart=Restart.TEMPORARY))
         ref.watch(lambda exit: incarnation.fence() if isinstance(exit, Crashed) else None)
@@ -293,6 +329,10 @@ class Executor:
         """Waits for the incarnation that follows a fenced one."""
         if self._replacing is not None:
             await asyncio.shield(self._replacing)
+
+    def _name_of(self, workflow_uuid: UUID) -> str | None:
+        actor = None if self._incarnation is None else self._incarnation.live.get(workflow_uuid)
+        return None if actor is None else actor.operation.name
 
     def _gauges(self) -> Gauges:
         return self._incarnation.gauges() if self._incarnation is not None else Gauges()

@@ -38,11 +38,13 @@ from operon.database.uuid7 import uuid7
 from operon.database.workflows import Claimed
 from operon.database.writer import Writer
 from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.explain.words import some
 from operon.failures import encode_error
 from operon.masking import masked_logger
 from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
+from operon.runtime.events import Kind, Record
 from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
@@ -81,6 +83,7 @@ class Incarnation:
         results: Results,
         now: float,
         on_fenced: Callable[[Incarnation], None],
+        record: Record,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self.number = number
@@ -100,8 +103,10 @@ class Incarnation:
         self._settings = settings
         self.crash_budget = settings.crash_budget
         self._on_fenced = on_fenced
+        self._record = record
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
+        self._pausing: set[UUID] = set()  # workflows that crashed here and are to be run again
         own, listening = routes.own, routes.listening
         self.lease = Lease(
             own.url,
@@ -164,6 +169,15 @@ class Incarnation:
             ],
         )
 
+    def record(self, kind: Kind, text: str, *below: str, workflow_uuid: UUID | None = None, **data: Any) -> None:
+        """Tells operators of an event of this executor, or of what is `below` it in the tree."""
+        path = ("operon", f"executor-{self.number}", *below)
+        self._record(kind, text, path=path, executor=self.number, workflow_uuid=workflow_uuid, data=data or None)
+
+    def record_of(self, workflow_uuid: UUID, kind: Kind, text: str) -> None:
+        """Tells operators of an event of a workflow."""
+        self.record(kind, text, "workflows", str(workflow_uuid), workflow_uuid=workflow_uuid)
+
     # ------------------------------------------------------------------ actors
 
     def admit(self) -> None:
@@ -196,6 +210,9 @@ class Incarnation:
         run = actor.told if self.telemetry.on else actor.run
         self.workflows.spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
         self.results.ring(actor.workflow_uuid)
+        if self._pausing and (uuid := actor.workflow_uuid) in self._pausing:
+            self._pausing.discard(uuid)
+            self.record_of(uuid, Kind.RESTARTED, f"{actor.operation.name} {uuid} is run again")
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
         """The last life of an actor is over: it finished, was stopped, or crashed too often."""
@@ -225,7 +242,11 @@ class Incarnation:
             if crashes.in_a_row > self.crash_budget:
                 await self.die(actor, too_often(actor.operation.name, uuid, crashes.in_a_row, crashes.step, error))
             else:
+                self._pausing.add(uuid)
                 self.activator.expect(uuid, crashes.wake_at)
+                seconds = max(0.0, crashes.wake_at - self.clock.now())
+                crashed = f"{actor.operation.name} {uuid} crashed {some(crashes.in_a_row, 'time')} in a row"
+                self.record_of(uuid, Kind.BACKED_OFF, f"{crashed}, and pauses {seconds:.1f} s")
         except Exception:
             logger.exception("a crash could not be recorded; this executor starts again")
             self.fence()
@@ -248,6 +269,7 @@ class Incarnation:
         for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, workflow_uuid, stored)):
             self.activator.wake(waiter)
         logger.error("%s", error)
+        self.record_of(workflow_uuid, Kind.DIED, error.message)
         return stored
 
     # ------------------------------------------------------------------ time and rest, for tests
@@ -368,11 +390,13 @@ class Incarnation:
         if not self._fenced:
             self._fenced = True
             logger.warning("executor %d was declared dead; its workflows go on elsewhere", self.number)
+            self.record(Kind.FENCED, f"executor {self.number} was declared dead; its workflows go on elsewhere")
             self._on_fenced(self)
 
     async def drain(self) -> None:
         """Lets what is being called or committed end, and begins nothing new."""
         self.draining = True
+        self.record(Kind.DRAINING, f"executor {self.number} drains: {self.effects} calls are under way")
         deadline = asyncio.get_running_loop().time() + self._settings.shutdown_seconds
         while (self.effects or self.transactions.busy) and asyncio.get_running_loop().time() < deadline:
             self.quiet.clear()
@@ -397,8 +421,11 @@ class Incarnation:
                 await self.committer.drained()
                 self._fenced = True  # by ourselves: leaving is no news
                 async with self.look_ups.connection() as connection:
-                    if await executors.leave(connection, self.number):
+                    released = await executors.leave(connection, self.number)
+                    if released:
                         await workflows.ring(connection, EVERYBODY, "work")
+                    text = f"executor {self.number} left; {released} workflows are ready for others"
+                    self.record(Kind.LEFT, text, released=released)
         except Exception as error:
             logger.warning("executor %d left without saying so: %s", self.number, error)
 

@@ -136,6 +136,11 @@ class Journal:
         self._seen: list[Wave] = []  # the answers given since then
         self._ticket = ticket
 
+    @property
+    def called(self) -> int:
+        """How many steps were called so far in this life."""
+        return self._next
+
     def call(self, kind: StepKind, name: str) -> Step:
         """Numbers a step. Raises NondeterminismError if another one was recorded under this number."""
         if self.halted is not None:

@@ -53,6 +53,11 @@ class Mailbox:
             for topic in topics
         )
 
+    @property
+    def known(self) -> int:
+        """How many messages are in memory."""
+        return sum(len(messages) for messages in self._messages.values())
+
     def ring(self) -> None:
         """There may be something that is not in memory."""
         self._rings += 1

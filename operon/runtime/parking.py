@@ -9,7 +9,7 @@ is evicted; if it has gone on by itself before the answer came, it says so with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -54,6 +54,10 @@ class Parker:
     def waiting(self) -> list[WorkflowActor]:
         """The live workflows that wait."""
         return list(self._waiting)
+
+    def each_waiting(self) -> Iterator[WorkflowActor]:
+        """The live workflows that wait, those that wait longest first, for as long as nothing changes."""
+        return iter(self._waiting)
 
     @property
     def counts(self) -> Counts:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from operon.database import executors, notifications
+from operon.database import executors, notifications, supervision
 from operon.database.connection import Connection, is_weather
 from operon.database.executors import Other
 from operon.masking import masked_logger
+from operon.runtime.events import Kind
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -104,13 +105,24 @@ class Recovery:
         for other in dead:
             if await executors.declare_dead(connection, other.incarnation, other.lease_until):
                 logger.warning("executor %d is dead; its workflows are taken over", other.incarnation)
+                await self._tell(connection, other)
         if dead:
             self._incarnation.activator.ring()
+
+    async def _tell(self, connection: Connection, dead: Other) -> None:
+        """Tells operators who is dead, why, and how many workflows go on elsewhere."""
+        record, number = self._incarnation.record, dead.incarnation
+        why = "its lease ran out" if dead.expired else "its process is gone"
+        record(Kind.DECLARED_DEAD, f"executor {number} was declared dead: {why}", "recovery", dead=number, why=why)
+        if left := await supervision.left_by(connection, number):
+            text = f"{left} workflows of executor {number} are taken over"
+            record(Kind.TAKEN_OVER, text, "recovery", dead=number, workflows=left)
 
     async def _sweep(self, connection: Connection) -> None:
         """Now and then: executors that are long gone, and messages that nobody will receive."""
         if time.monotonic() - self._swept_at > SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await executors.forget(connection)
+            await supervision.sweep(connection)
             while await notifications.bury(connection):
                 pass

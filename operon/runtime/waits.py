@@ -7,6 +7,7 @@ be in memory. A wait is a doorbell: whoever rings says "look again", and the ste
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from enum import IntEnum
 from uuid import UUID
@@ -69,7 +70,7 @@ class Bell:
 class Wait(Bell):
     """A durable wait of a workflow."""
 
-    __slots__ = ("deadline", "kind", "target", "topics", "what")
+    __slots__ = ("deadline", "kind", "since", "target", "topics", "what")
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Wait(Bell):
         self.kind = kind
         self.what = what
         self.deadline = deadline  # in the database's clock
+        self.since = time.monotonic()
         self.topics = topics
         self.target = target
 
@@ -127,6 +129,11 @@ class Waits:
     def topics(self) -> set[str | None]:
         """The topics that are waited for."""
         return {topic for wait in self._waiting for topic in wait.topics}
+
+    @property
+    def oldest(self) -> Wait | None:
+        """What is waited for longest."""
+        return self._waiting[0] if self._waiting else None
 
     @property
     def kinds(self) -> set[WaitKind]:

@@ -275,6 +275,11 @@ class WorkflowActor:
             self.waits = Waits(self._incarnation.timers, lambda: self._incarnation.parker.changed(self))
         await self.waits.pause(wait)
 
+    @property
+    def messages_known(self) -> int:
+        """How many messages for it are in memory."""
+        return 0 if self._mailbox is None else self._mailbox.known
+
     def open_mailbox(self) -> Mailbox:
         """What is known of its mailbox."""
         if self._mailbox is None:

@@ -45,6 +45,9 @@ class Metrics:
         self.restarted = meter.create_counter(
             "operon.workflow.restarted", "{restart}", "lives of workflows that follow a crash, here or elsewhere"
         )
+        self.supervision = meter.create_counter(
+            "operon.supervision.events", "{event}", "what happened to executors, supervisors and actors"
+        )
         self.step = meter.create_histogram(
             "operon.step.duration",
             "s",

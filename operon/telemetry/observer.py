@@ -182,6 +182,11 @@ class Telemetry:
             attributes = {spans.OPERATION: name, spans.STATUS: "DEAD", spans.ERROR_TYPE: spans.type_of(error)}
             self.metrics.failed.add(1, attributes)
 
+    def happened(self, kind: str) -> None:
+        """Something that operators want to know happened to an executor, a supervisor or an actor."""
+        if self.metrics is not None:
+            self.metrics.supervision.add(1, {spans.EVENT: kind})
+
     def observe(self, source: Callable[[], Gauges]) -> None:
         """From now on gauges ask this executor too."""
         if self.metrics is not None:

@@ -23,6 +23,7 @@ from operon.masking import masked_logger, told
 
 UUID_KEY = "operon.workflow.uuid"
 OPERATION = "operon.operation.name"
+EVENT = "operon.supervision.event"
 KIND = "operon.operation.kind"
 STEP = "operon.step"
 EPOCH = "operon.workflow.epoch"

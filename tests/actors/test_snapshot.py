@@ -22,7 +22,7 @@ async def forever() -> None:
 
 
 async def crash() -> None:
-    raise ValueError
+    raise ValueError("boom")
 
 
 async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
@@ -70,6 +70,7 @@ async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
                     "restart": "permanent",
                     "restarts": 0,
                     "last_exit": None,
+                    "last_error": None,
                     "uptime_seconds": 0.25,
                     "restart_in_seconds": None,
                     "mailbox_depth": None,
@@ -94,6 +95,7 @@ async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
                                 "restart": "transient",
                                 "restarts": 0,
                                 "last_exit": "crashed: ValueError",
+                                "last_error": "boom",
                                 "uptime_seconds": None,
                                 "restart_in_seconds": 0.75,
                                 "mailbox_depth": None,
@@ -105,6 +107,7 @@ async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
                                 "restart": "transient",
                                 "restarts": 0,
                                 "last_exit": None,
+                                "last_error": None,
                                 "uptime_seconds": 0.25,
                                 "restart_in_seconds": None,
                                 "mailbox_depth": None,
@@ -119,6 +122,7 @@ async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
                     "restart": "permanent",
                     "restarts": 0,
                     "last_exit": None,
+                    "last_error": None,
                     "uptime_seconds": 0.25,
                     "restart_in_seconds": None,
                     "mailbox_depth": None,
@@ -130,6 +134,7 @@ async def test_a_snapshot_describes_the_whole_tree_and_is_json() -> None:
                     "restart": "permanent",
                     "restarts": 0,
                     "last_exit": None,
+                    "last_error": None,
                     "uptime_seconds": 0.25,
                     "restart_in_seconds": None,
                     "mailbox_depth": 1,

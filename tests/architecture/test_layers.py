@@ -44,6 +44,7 @@ PACKAGES: dict[str, str] = {
     "actors": "actors",
     "operon.cli": "top",
     "operon.database": "database",
+    "operon.explain": "leaves",
     "operon.http": "http",
     "operon.runtime": "runtime",
     "operon.telemetry": "leaves",

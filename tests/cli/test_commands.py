@@ -40,6 +40,7 @@ def test_there_are_these_commands() -> None:
         "postgres stop",
         "postgres url",
         "start",
+        "top",
         "workflow cancel",
         "workflow list",
         "workflow resume",

@@ -25,8 +25,11 @@ NEVER = 100_000.0
 QUIET: dict[str, Any] = {"poll_seconds": NEVER, "lease_seconds": NEVER, "heartbeat_seconds": NEVER / 4}
 
 
-# The listener has heard its first ping and holds the session lock, and the heartbeat that says so is over.
-SETTLED = "select session_locked_at is not null from operon.executors"
+# The listener has heard its first ping and holds the session lock, and the heartbeat that says so is over; so is the
+# record that the executor has started.
+SETTLED = """
+select session_locked_at is not null and exists (select from operon.supervision_events) from operon.executors
+"""
 
 
 class Marks:

@@ -137,13 +137,15 @@ BESIDE = {
     "workflows.candidates",
 }
 
-# ... and, in a life of more than a second, that it still hears notifications.
-SELDOM = {"notify operon_N, 'ping:N'"}
+# ... and, in a life of more than a second, that it still hears notifications; and what operators want to know.
+SELDOM = {"notify operon_N, 'ping:N'", "prepare supervision.write", "supervision.write"}
 
 # What a process says more than that when it takes over the workflow of a dead one that somebody waits for.
 TAKEOVER = {
     "prepare executors.declare_dead",
     "executors.declare_dead",
+    "prepare supervision.left_by",
+    "supervision.left_by",
     "prepare workflows.claim",
     "workflows.claim",
     "prepare checkpoints.history",

@@ -93,7 +93,9 @@ def record(uuid: UUID, step: int) -> Batch:
 
 def commit(uuid: UUID, owner: int, epoch: int) -> str:
     """The last message of a user's transaction."""
-    return checkpoints.commit_with_checkpoint(uuid, 0, owner, epoch, "measure", 1, b"1", 0.0, None, None, TRANSACTION)
+    return checkpoints.commit_with_checkpoint(
+        uuid, 0, owner, epoch, "measure", 1, b"1", 0.0, None, None, TRANSACTION, prepared=True
+    )
 
 
 # ------------------------------------------------------------------ flushes

@@ -27,7 +27,7 @@ def another(name: str) -> Any:
         case float():
             return default * 0.75
         case _:
-            return "another"
+            return "another" * 5  # long enough for a token
 
 
 def settings_of(folder: Path, **arguments: Any) -> Settings:

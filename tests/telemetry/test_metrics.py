@@ -92,3 +92,10 @@ async def test_metrics_alone_make_no_spans(seen: Seen) -> None:
         assert await runtime.fetchval("select count(traceparent) from operon.workflows") == 0
         assert seen.counted("operon.workflow.started") == 2
     assert seen.spans == ()
+
+
+async def test_what_happens_to_executors_is_counted(runtime: TestRuntime, seen: Seen) -> None:
+    await runtime.crash()
+
+    assert seen.counted("operon.supervision.events", operon_supervision_event="started") == 2
+    assert seen.counted("operon.supervision.events", operon_supervision_event="fenced") == 1

@@ -22,7 +22,7 @@ import asyncpg
 import asyncpg.protocol
 import msgspec
 
-from operon.database import checkpoints, executors, notifications, workflows
+from operon.database import checkpoints, executors, notifications, supervision, workflows
 from operon.database.writer import FLUSH, FLUSH_MAIL
 
 EXCHANGES = (
@@ -42,9 +42,11 @@ NAMES = {
     text: f"{table}.{name}"
     for table, module in (
         ("executors", executors),
+        ("supervision", supervision),
         ("workflows", workflows),
         ("checkpoints", checkpoints),
         ("notifications", notifications),
+        ("supervision", supervision),
     )
     for name, text in module.SQL.items()
 } | {FLUSH: "flush", FLUSH_MAIL: "flush with mail"}
