@@ -160,10 +160,7 @@ class Executor:
     def results(self) -> Results:
         """Where results of any workflow are waited for."""
         if self._results is None:
-            raise ExecutorStopped(
-                "the executor does not run",
-                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
-            )
+            raise not_running()
         return self._results
 
     @property
@@ -175,37 +172,34 @@ class Executor:
     def incarnation(self) -> Incarnation:
         """The living incarnation. ExecutorStopped when there is none."""
         if self._incarnation is None:
-            raise ExecutorStopped(
-                "the executor does not run",
-                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
-            )
+            raise not_running()
         return self._incarnation
 
     @property
     def events(self) -> EventLog:
         """Where events are told of. ExecutorStopped when it does not run."""
         if self._events is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise not_running()
         return self._events
 
     @property
     def pulse(self) -> Pulse:
         """What looks at this executor. ExecutorStopped when it does not run."""
         if self._pulse is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise not_running()
         return self._pulse
 
     @property
     def look_ups(self) -> Pool:
         """The connections for the runtime's own questions. ExecutorStopped when it does not run."""
         if self._look_ups is None:
-            raise ExecutorStopped("the executor does not run", hint="`async with app:` or `operon start` runs it")
+            raise not_running()
         return self._look_ups
 
     async def _incarnate(self) -> None:
         """Registers, and starts the parts."""
         if self._routes is None or self._transactions is None or self._look_ups is None or self._results is None:
-            raise ExecutorStopped("the executor does not run")
+            raise not_running()
         async with self._look_ups.connection() as connection:
             number, now = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
         incarnation = Incarnation(
@@ -312,10 +306,7 @@ class Executor:
     async def query(self, statement: str, *args: Any) -> list[Row]:
         """The rows of one statement that only reads."""
         if self._look_ups is None:
-            raise ExecutorStopped(
-                "the executor does not run",
-                hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
-            )
+            raise not_running()
         return await query(self._look_ups, statement, args)
 
     async def _crash_durably(self) -> None:
@@ -342,3 +333,10 @@ class Executor:
 
     def __repr__(self) -> str:
         return f"<Executor of {self.catalog!r}: {self._incarnation!r}>"
+
+
+def not_running() -> ExecutorStopped:
+    return ExecutorStopped(
+        "the executor does not run",
+        hint="`operon start`, the lifespan of an ASGI server, or `async with app:` runs it",
+    )

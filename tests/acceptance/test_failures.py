@@ -259,8 +259,8 @@ async def test_the_interval_between_attempts_is_in_seconds(runtime: TestRuntime)
     await call(runtime.context, "paced", 2)
 
     first, second, third = times["paced"]
-    assert second - first >= 0.2
-    assert third - second >= 0.2
+    assert second - first >= 0.19  # a timer may be a millisecond early by another clock
+    assert third - second >= 0.19
 
 
 async def test_used_up_attempts_are_recorded_with_every_error_and_not_tried_again(runtime: TestRuntime) -> None:

@@ -378,7 +378,12 @@ async def test_the_session_ends_with_the_notifier(database: str) -> None:
         listener = await Bench(database, stack).listener()
         await listener.until(lambda: listener.lease.session_lock)
 
-    held = await testbed.fetch(database, "select from pg_locks where locktype = 'advisory' and classid = $1", 0x6F70)
+    held = await testbed.fetch(
+        database,
+        "select from pg_locks where locktype = 'advisory' and classid = $1 and objsubid = 2 "
+        "and database = (select oid from pg_database where datname = current_database())",
+        0x6F70,
+    )
 
     assert held == []
     assert not listener.lease.session_lock

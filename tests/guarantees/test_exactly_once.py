@@ -30,10 +30,14 @@ IN_MEMORY: Any = {"park_after_seconds": 600}
 
 # A process comes up. Nothing here belongs to any workflow, but somebody's may be waiting for it.
 STARTUP: Sequence[str] = """
+BEGIN;
+prepare select pg_backend_pid()
+select pg_backend_pid()
+COMMIT;
 prepare select current_setting('server_version_num')::int, current_setting('se
 select current_setting('server_version_num')::int, current_setting('se
-prepare select to_regclass('operon.migrations')
-select to_regclass('operon.migrations')
+prepare select exists (select from pg_class c join pg_namespace n on n.oid = c
+select exists (select from pg_class c join pg_namespace n on n.oid = c
 prepare select number from operon.migrations order by number
 select number from operon.migrations order by number
 prepare executors.register
@@ -58,7 +62,7 @@ WITH RECURSIVE typeinfo_tree( oid, ns, name, kind, basetype, elemtype,
 flush start everything
 flush now + uuid4 + random
 flush charge
-checkpoints.prepare_checkpoint
+prepare operon_checkpoint as -- What a user's transaction does before
 begin isolation level read committed read write
 prepare insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)
@@ -110,7 +114,7 @@ prepare workflows.attach
 workflows.attach
 flush get_result + call charge
 begin isolation level serializable read write
-checkpoints.prepare_checkpoint
+prepare operon_checkpoint as -- What a user's transaction does before
 begin isolation level serializable read write
 flush charge
 insert into ledger (workflow_uuid, what, value) values ($1, $2, $3)

@@ -111,22 +111,22 @@ MUTANTS = (
     mutant(
         "a transaction does not ask for its epoch",
         CHECKPOINTS,
-        "and w.owner = $3 and w.epoch = $4 and w.status = 0 for share",
-        "and w.owner = $3 and $4::integer is not null and w.status = 0 for share",
+        "and w.owner = $3::bigint and w.epoch = $4::integer and w.status = 0 for share",
+        "and w.owner = $3::bigint and $4::integer is not null and w.status = 0 for share",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction does not ask for its owner",
         CHECKPOINTS,
-        "and w.owner = $3 and w.epoch = $4 and w.status = 0 for share",
-        "and $3::bigint is not null and w.epoch = $4 and w.status = 0 for share",
+        "and w.owner = $3::bigint and w.epoch = $4::integer and w.status = 0 for share",
+        "and $3::bigint is not null and w.epoch = $4::integer and w.status = 0 for share",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction commits for a workflow that was cancelled",
         CHECKPOINTS,
-        "and w.epoch = $4 and w.status = 0 for share",
-        "and w.epoch = $4 for share",
+        "and w.epoch = $4::integer and w.status = 0 for share",
+        "and w.epoch = $4::integer for share",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(

@@ -16,6 +16,11 @@ from operon.database.notifier import Hearing
 from operon.testing import TestRuntime
 from tests.database.muffler import muffler
 
+LOCKS = """
+    select count(*) from pg_locks
+    where classid = $1 and objsubid = 2 and database = (select oid from pg_database where datname = current_database())
+"""
+
 NEVER = 3600.0
 
 gates: dict[str, asyncio.Event] = {}
@@ -40,7 +45,7 @@ async def deaf() -> AsyncIterator[TestRuntime]:
 
 async def test_off_an_executor_takes_no_session_lock_and_holds_no_listening_connection(deaf: TestRuntime) -> None:
     assert deaf.executor.incarnation.notifier.gauges().state is Hearing.OFF
-    assert await deaf.fetchval("select count(*) from pg_locks where classid = $1", SESSION_LOCK) == 0
+    assert await deaf.fetchval(LOCKS, SESSION_LOCK) == 0
     assert await deaf.fetchval("select count(*) from pg_stat_activity where query ~* '^listen'") == 0
 
 
