@@ -145,8 +145,9 @@ class Parker:
                 self._incarnation.activator.expect(park.workflow_uuid, park.wake_at)
             actor.halt(Evicted("parked"))
         else:
-            if park.parked is False:
-                journal.parked = False
+            if (
+                park.parked is False
+            ):  # an earlier one of its parks may still stand, so its next record says that it goes on
                 self._refused.add(actor)
             actor.ring()
 

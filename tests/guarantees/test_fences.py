@@ -20,14 +20,16 @@ from operon.database import checkpoints, executors, workflows
 from operon.database.batch import Batch
 from operon.database.connection import Connection, connect
 from operon.database.lease import Lease
+from operon.database.mail import Park
 from operon.database.writer import Revoked, Writer
 from operon.errors import Fenced
+from operon.runtime.waits import WaitKind
 from operon.testing import TestRuntime
 from tests.database import one_step
 from tests.guarantees.worker.case import until
 
 LEASE_SECONDS = 60.0
-COMMUNICATOR, TRANSACTION = 1, 0
+COMMUNICATOR, TRANSACTION, SET_EVENT = 1, 0, 12
 
 BLOCKED = """
 select count(*) > 0 from pg_stat_activity
@@ -328,3 +330,28 @@ async def until_blocked_or_done(stage: Stage, name: str, task: asyncio.Task[Any]
         return task.done() or await stage.is_blocked(name)
 
     await until(happened)
+
+
+# ------------------------------------------------------------------ parking
+
+
+async def test_whoever_parks_again_and_finds_what_it_waits_for_is_not_left_parked(stage: Stage) -> None:
+    """It was rung for before it had left memory, and looked once more. Left parked, nothing would ever wake it again."""
+    reader, target = await stage.started(), await stage.started()
+    first, second = Batch(), Batch()
+    for batch in (first, second):
+        batch.letters().parks[reader] = Park(reader, WaitKind.EVENT, "event", (), None, [(target, "key")])
+    second.checkpoint(target, 0, SET_EVENT, "key", b"", 0.0)
+    second.letters().events[target, "key"] = (0, b'"value"')
+
+    await stage.writer.flush(stage.one, 2, first)
+    parked = await stage.look.fetchval(WAIT, reader)
+    await stage.writer.flush(stage.one, 3, second)
+
+    assert parked == WaitKind.EVENT
+    assert second.letters().parks[reader].parked is False
+    assert await stage.look.fetchval(WAIT, reader) is None
+    assert await stage.look.fetchval("select count(*) from operon.waits") == 0
+
+
+WAIT = "select wait_kind from operon.workflows where workflow_uuid = $1"

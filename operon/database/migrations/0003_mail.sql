@@ -38,6 +38,7 @@ declare
     aside uuid[]; -- who wait for other things
     woke boolean[];
     told smallint[];
+    locked uuid[];
     parked uuid[];
     held uuid[]; -- those they wait for, locked
     ready uuid[]; -- those for whom it is there already
@@ -185,11 +186,12 @@ begin
     end if;
 
     if p_uuid is not null then
-        parked := array(
+        locked := array(
             select w.workflow_uuid from operon.workflows w
             where w.workflow_uuid = any (p_uuid) and w.owner + 0 = me and w.status + 0 = 0
             order by w.workflow_uuid for update skip locked
         );
+        parked := locked;
         if w_target is not null then
             held := array(
                 select w.workflow_uuid from operon.workflows w
@@ -229,8 +231,12 @@ begin
         from unnest(p_uuid, p_kind, p_what, p_topics, p_wake) as p (id, kind, what, topics, wake)
         where w.workflow_uuid = p.id and p.id = any (parked) and p.id <> all (ready);
         busy := array(select p from unnest(p_uuid) as p where p <> all (parked) or p = any (ready));
-        if w_target is not null and cardinality(busy) > 0 then
-            delete from operon.waits x where x.waiter = any (busy);
+        -- Who stays runs, also in the database: it may have parked before, and been rung for before it left memory.
+        if busy && locked then
+            delete from operon.waits x where x.waiter = any (busy) and x.waiter = any (locked);
+            update operon.workflows w
+            set wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
+            where w.workflow_uuid = any (busy) and w.workflow_uuid = any (locked) and w.wait_kind is not null;
         end if;
     end if;
 end
