@@ -145,9 +145,8 @@ class Parker:
                 self._incarnation.activator.expect(park.workflow_uuid, park.wake_at)
             actor.halt(Evicted("parked"))
         else:
-            if (
-                park.parked is False
-            ):  # an earlier one of its parks may still stand, so its next record says that it goes on
+            if park.parked is False:
+                # An earlier park of this life may still stand, so its next record says that it goes on, all the same.
                 self._refused.add(actor)
             actor.ring()
 

@@ -336,7 +336,7 @@ async def until_blocked_or_done(stage: Stage, name: str, task: asyncio.Task[Any]
 
 
 async def test_whoever_parks_again_and_finds_what_it_waits_for_is_not_left_parked(stage: Stage) -> None:
-    """It was rung for before it had left memory, and looked once more. Left parked, nothing would ever wake it again."""
+    """It was rung for before it left memory, and looked once more. Left parked, nothing would ever wake it again."""
     reader, target = await stage.started(), await stage.started()
     first, second = Batch(), Batch()
     for batch in (first, second):
