@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.guarantees.test_exactly_once import PATH, each
+from tests.guarantees.test_exactly_once import IN_MEMORY, PATH, each
 from tests.guarantees.worker.case import Case, Server, is_stopped, kill, until
 from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import Site
@@ -31,7 +31,7 @@ async def test_a_process_that_sleeps_before_it_commits_changes_nothing_when_it_w
     places = [site for site in each(PATH, "before") if site.label.startswith(("flush", "commit"))]
 
     async def sleeps(site: Site) -> None:
-        async with server.case(f"sleeps {site}") as case:
+        async with server.case(f"sleeps {site}", **IN_MEMORY) as case:
             sleeper = await asleep_at(case, site)
             await wakes_up_to_another_owner(case, sleeper)
 
@@ -46,7 +46,7 @@ async def test_a_process_that_sleeps_before_a_communicator_does_not_call_it_when
     ]
 
     async def sleeps(site: Site) -> None:
-        async with server.case(f"sleeps {site}") as case:
+        async with server.case(f"sleeps {site}", **IN_MEMORY) as case:
             await wakes_up_to_another_owner(case, await asleep_at(case, site))
 
     await sweep(places, sleeps, WAITING)
@@ -78,7 +78,7 @@ async def test_a_process_that_sleeps_while_it_waits_for_a_message_does_not_recei
 @pytest.mark.parametrize("step", ["charge", "serializable", "post"])
 async def test_a_process_that_sleeps_inside_a_step_changes_nothing_when_it_wakes(server: Server, step: str) -> None:
     """A communicator whose answer comes late, and a transaction that has written and holds its locks."""
-    async with server.case(f"sleeps in {step}") as case:
+    async with server.case(f"sleeps in {step}", **IN_MEMORY) as case:
         gate = case.withhold(0, step)
         sleeper = case.begin([WORK], afterwards=[AFTERWARDS])
         await case.heard(lambda: any(call.name == step for call in case.calls(0)))
@@ -101,7 +101,7 @@ async def test_a_process_that_wakes_while_the_new_owner_is_at_the_same_step_reco
     server: Server, site: Site, step: str
 ) -> None:
     """The new owner has recorded nothing yet, so no primary key is in the way: only the fence is."""
-    async with server.case(f"both at {step}") as case:
+    async with server.case(f"both at {step}", **IN_MEMORY) as case:
         gate = case.withhold(1, step)
         sleeper = await asleep_at(case, site)
         other = case.begin([], stay=True)
