@@ -287,6 +287,8 @@ async def test_a_step_costs_the_same_after_a_thousand_others(monkeypatch: pytest
         url, proxy = await stack.enter_async_context(cutting_proxy(server, 0))
         runtime = await stack.enter_async_context(TestRuntime(__name__, database_url=url, **QUIET))
         MARKS.on_call = lambda number: mark(seen, number, wire, proxy)
+        while not await runtime.fetchval(SETTLED):  # noqa: ASYNC110 - a fact elsewhere rings no bell
+            await asyncio.sleep(0.01)
 
         await run(calls(runtime.context, 1_201))
 
