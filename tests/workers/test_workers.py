@@ -117,7 +117,8 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_work_goes_on_in_the_o
         after = await two_alive(url, {victim})
 
         assert answer != victim
-        assert {call.pid for call in calls[10:]} == before - {victim}
+        assert victim in before
+        assert victim not in {call.pid for call in calls[10:]}  # the one in its place may have taken some of them
         assert calls[10].at - killed_at < 20  # not after a lease; 1 to 2 seconds on a machine that is not busy
         print(f"moved in {calls[19].at - killed_at:.2f} s")
         assert after == pids(parent)
