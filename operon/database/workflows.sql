@@ -107,14 +107,16 @@ where w.workflow_uuid = $1
 -- it waited for is there for its next life to look for. Null: it is not ours any more.
 with gone as (
     delete from operon.waits where waiter = $1
+), seen as (
+    select p.step, case when w.crash_step = p.step then w.crash_count else 0 end as before
+    from operon.workflows w cross join operon.progress(w.workflow_uuid) as p (step)
+    where w.workflow_uuid = $1
 )
 update operon.workflows w
-set crash_count = case when w.crash_step = operon.progress($1) then w.crash_count else 0 end + 1,
-    crash_step = operon.progress($1), last_error = $3, updated_at = clock_timestamp(),
+set crash_count = seen.before + 1, crash_step = seen.step, last_error = $3, updated_at = clock_timestamp(),
     wait_kind = $4, wait_what = 'its next life', wait_since = clock_timestamp(), wait_topics = null,
-    wake_at = operon.clock() + make_interval(
-        secs => $5 * least($6, 2 ^ (case when w.crash_step = operon.progress($1) then w.crash_count else 0 end))
-    )
+    wake_at = operon.clock() + make_interval(secs => $5 * least($6, 2 ^ seen.before))
+from seen
 where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 returning w.crash_count, w.crash_step, extract(epoch from w.wake_at)::float8
 

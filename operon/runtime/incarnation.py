@@ -6,7 +6,7 @@ executor's.
 
     executor-N        one_for_one; when it gives up, the incarnation ends as if it had been declared dead
     |- committer      the only code that writes outside user transactions; never restarted: its failure is the end
-    |- workflows      the live actors, each restarted alone
+    |- workflows      the live actors; the next life of one that crashed begins from its row
     |- notifier       the listening connection
     |- activator      claims what nobody runs, brings back what is parked
     |- parker         takes out of memory what only waits
@@ -215,7 +215,7 @@ class Incarnation:
             self.record_of(uuid, Kind.RESTARTED, f"{actor.operation.name} {uuid} is run again")
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
-        """The last life of an actor is over: it finished, was stopped, or crashed too often."""
+        """The last life of an actor is over: it finished, was stopped, or crashed."""
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed) and not self._fenced and not self.draining:

@@ -1,8 +1,8 @@
 """A workflow actor: one workflow, alive in this process.
 
-Its state is its journal. A crash drops the coroutine and makes a fresh one that replays; a half-broken object is never
-resumed. What crashes an actor is a broken runtime (a record that cannot be stored, a bug of ours). The workflow's own
-exception is a result like any other: it is recorded and given to whoever asks.
+Its state is its journal. A crash ends it, and a fresh actor replays; a half-broken object is never resumed. What crashes
+an actor is a broken runtime: a record that cannot be stored, no memory, an endless loop, a bug of ours. The workflow's
+own exception is a result like any other: it is recorded and given to whoever asks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
-from actors import ChildState, DynamicChild, Exit
+from actors import DynamicChild, Exit
 from operon.contexts import Caller, WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
@@ -368,9 +368,8 @@ class WorkflowActor:
     # ------------------------------------------------------------------ the end
 
     def exited(self, child: DynamicChild, exit: Exit) -> None:
-        """A life is over; if it was the last one, so is this actor."""
-        if child.state is not ChildState.RESTARTING:
-            self._incarnation.exited(self, exit)
+        """Its life is over, and so is this actor; a next life has an actor of its own."""
+        self._incarnation.exited(self, exit)
 
     def end(self, ended: Ended | None) -> None:
         """Tells everyone who waits here; None: it goes on elsewhere, look there."""
