@@ -32,9 +32,9 @@ from operon.database.routes import Routes, find_routes
 from operon.errors import ExecutorStopped
 from operon.masking import masked_logger
 from operon.rows import Row
+from operon.runtime.entry import EntryInvoker
 from operon.runtime.events import EventLog, Kind
 from operon.runtime.incarnation import Incarnation
-from operon.runtime.invoke import EntryInvoker
 from operon.runtime.pulse import Pulse
 from operon.runtime.query import query
 from operon.runtime.results import Results

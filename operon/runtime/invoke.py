@@ -1,8 +1,7 @@
 """The single door: every operation that anybody calls comes through here, and only here it is decided: replay or run.
 
 `StepInvoker` is the door of a live workflow: each call is a numbered step whose answer comes from the journal if it is
-recorded, and is recorded if it is not. `EntryInvoker` is the door from outside (handlers, scripts, tests): each call
-starts a workflow.
+recorded, and is recorded if it is not. Whoever calls from outside of a workflow comes in by `entry.py`, and starts one.
 
 Checklist: a new kind of step needs a name in `StepKind`, a method here, and a name in the view `readable_checkpoints`.
 """
@@ -10,18 +9,18 @@ Checklist: a new kind of step needs a name in `StepKind`, a method here, and a n
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
-from operon.authorization import authorized, judge, refuse
+from operon.authorization import judge, refuse
 from operon.codec import Codec
 from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
 from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, Fenced, InvocationError, NotAuthorizedError
+from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
@@ -39,7 +38,6 @@ from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name,
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
     from operon.runtime.incarnation import Incarnation
-    from operon.runtime.spawn import Spawner
     from operon.runtime.workflow_actor import WorkflowActor
 
 T = TypeVar("T")
@@ -540,100 +538,6 @@ class RecordedResults:
 
     def resume(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
         return self._invoker.control(StepKind.RESUME, workflow_uuid, self._owned)
-
-
-class EntryInvoker:
-    """The door from outside: what is called here is a workflow of its own, also a single step."""
-
-    __slots__ = ("_replaced", "_spawner")
-
-    def __init__(self, spawner: Callable[[], Spawner], replaced: Callable[[], Awaitable[None]]) -> None:
-        self._spawner = spawner
-        self._replaced = replaced
-
-    def invoke(
-        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]:
-        """Starts a workflow and gives its handle; a single step, and gives its value."""
-        self._spawner().catalog.require(operation)
-        start = self._start(operation, ctx, args, kwargs)
-        return start if operation.kind == "workflow" else self._value(start)
-
-    async def _start(
-        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> WorkflowHandle[Any]:
-        caller = ctx.caller
-        if operation.required_roles:
-            caller = authorized(operation.name, operation.required_roles, caller)
-        while True:
-            spawner = self._spawner()
-            try:
-                deadline = spawner.deadline_in(ctx.options.timeout)
-                return await spawner.start(operation, caller, ctx.options.workflow_uuid, args, kwargs, deadline)
-            except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
-                await self._replaced()
-
-    async def send(
-        self,
-        ctx: InvokingContext,
-        destination: UUID,
-        message: Any,
-        topic: Topic[Any] | str | None,
-        key: Key | None,
-        ignore_finished: bool,
-        owned: bool,
-    ) -> None:
-        """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
-        telemetry, name = self._spawner().telemetry, name_of(topic)
-        run = self._send(ctx, destination, message, topic, key, ignore_finished, owned)
-        await telemetry.entry("send", name or "", ctx.caller.traceparent, run)
-
-    async def _send(
-        self,
-        ctx: InvokingContext,
-        destination: UUID,
-        message: Any,
-        topic: Topic[Any] | str | None,
-        key: Key | None,
-        ignore_finished: bool,
-        owned: bool,
-    ) -> None:
-        name = name_of(topic)
-        body = codec_for(topic).encode(message)
-        if key is None:
-            key = ctx.options.workflow_uuid
-        text = None if key is None else key_text(key)
-        owner = (ctx.caller.user or NO_USER) if owned else None
-        while True:
-            try:
-                letter = await self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished, owner)
-                return messages.delivered(letter)
-            except Fenced:
-                await self._replaced()
-
-    async def get_event(
-        self,
-        ctx: InvokingContext,
-        workflow_uuid: UUID,
-        key: EventKey[Any] | str,
-        timeout: float | None,
-        owned: bool,
-    ) -> Any:
-        """An event of a workflow; None when it is not set in time."""
-        name, spawner = event_name(key), self._spawner()
-        owner = (ctx.caller.user or NO_USER) if owned else None
-        look = spawner.results.event(workflow_uuid, name, as_seconds(timeout), owner)
-        value = await spawner.telemetry.entry("get_event", name, ctx.caller.traceparent, look)
-        return None if value is None else codec_for(key).decode(value)
-
-    async def _value(self, start: Coroutine[Any, Any, WorkflowHandle[Any]]) -> Any:
-        handle = await start
-        return await handle.get_result()
-
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
-        """A handle of any workflow, or of the caller's own."""
-        results = self._spawner().results
-        return WorkflowHandle(Owned(results, ctx.caller.user) if owned else results, workflow_uuid)
 
 
 def nothing(stored: bytes) -> None:

@@ -1,8 +1,8 @@
 """A workflow actor: one workflow, alive in this process.
 
-Its state is its journal. A crash ends it, and a fresh actor replays; a half-broken object is never resumed. What crashes
-an actor is a broken runtime: a record that cannot be stored, no memory, an endless loop, a bug of ours. The workflow's
-own exception is a result like any other: it is recorded and given to whoever asks.
+Its state is its journal. A crash ends it, and a fresh actor replays; a half-broken object is never resumed. What
+crashes an actor is a broken runtime: a record that cannot be stored, no memory, an endless loop, a bug of ours. The
+workflow's own exception is a result like any other: it is recorded and given to whoever asks.
 """
 
 from __future__ import annotations
