@@ -46,12 +46,15 @@ class EntryInvoker:
         caller = ctx.caller
         if operation.required_roles:
             caller = authorized(operation.name, operation.required_roles, caller)
+        chosen, fresh = ctx.options.workflow_uuid, self._spawner().new_uuid()
         while True:
             spawner = self._spawner()
             try:
                 deadline = spawner.deadline_in(ctx.options.timeout)
-                return await spawner.start(operation, caller, ctx.options.workflow_uuid, args, kwargs, deadline)
-            except Fenced:  # then nothing of the start has landed, and the next incarnation can make it
+                return await spawner.start(operation, caller, chosen, args, kwargs, deadline, fresh)
+            except Fenced:
+                # A batch that was in flight may have landed all the same, so the next one starts this very workflow.
+                chosen = chosen or fresh
                 await self._replaced()
 
     async def send(

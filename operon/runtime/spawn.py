@@ -52,8 +52,12 @@ class Spawner:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         deadline: float | None = None,
+        fresh: UUID | None = None,
     ) -> WorkflowHandle[Any]:
-        """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError."""
+        """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError.
+
+        fresh: the UUID if none was chosen; nobody knows it yet.
+        """
         inputs, args, kwargs = operation.signature.settle(args, kwargs)
         incarnation = self._incarnation
         incarnation.admit()
@@ -62,7 +66,7 @@ class Spawner:
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         actor = WorkflowActor(
-            incarnation, operation, incarnation.new_uuid(), caller, inputs, deadline=deadline, new=True
+            incarnation, operation, fresh or incarnation.new_uuid(), caller, inputs, deadline=deadline, new=True
         )
         actor.arguments = (args, kwargs)
         # First the actor, then the record: the actor's first turn comes before the committer's.
@@ -93,6 +97,10 @@ class Spawner:
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)
         actor.begun = (batch, len(batch.s_uuid) - 1)
         actor.gate = batch
+
+    def new_uuid(self) -> UUID:
+        """One for a workflow whose UUID nobody chose."""
+        return self._incarnation.new_uuid()
 
     def deadline_in(self, timeout: float | None) -> float | None:
         """When a workflow that starts now with this timeout is cancelled, in the database's clock."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import pytest
+
 from operon import WorkflowContext, workflow
+from operon.database.batch import Batch
+from operon.errors import Fenced
 from operon.testing import TestRuntime
 
 # Long enough that nothing is claimed but by the looks of these tests.
@@ -44,3 +48,20 @@ async def test_a_start_in_the_moment_in_which_the_next_incarnation_is_made_waits
 
         assert await handle.get_result(timeout=60) == "done"
         await crash
+
+
+async def test_a_start_that_landed_as_its_incarnation_ended_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with TestRuntime(__name__, lease_seconds=2, heartbeat_seconds=0.4, poll_seconds=0.2) as runtime:
+        writer = runtime.executor.incarnation._writer  # pyright: ignore[reportPrivateUsage]
+        flush = writer.flush
+
+        async def landed(incarnation: int, number: int, batch: Batch) -> None:
+            await flush(incarnation, number, batch)
+            raise Fenced("nobody hears that it has landed")
+
+        monkeypatch.setattr(writer, "flush", landed)
+
+        handle = await waiting(runtime.context)
+
+        assert await handle.get_result(timeout=60) == "done"
+        assert await runtime.fetchval("select count(*) from operon.workflows") == 1
