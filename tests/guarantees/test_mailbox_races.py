@@ -129,13 +129,12 @@ async def races(runtime: TestRuntime, crashes: list[float | None], least: int = 
 
     How long it takes until a message is durable depends on the machine and its load: each race aims by the one before.
     """
-    results: list[list[int | None]] = []
+    outcomes = Counter[tuple[int | None, ...]]()
     early = 0.004
     for nth, crash_at in enumerate(itertools.islice(itertools.cycle(crashes), MOST_RACES), 1):
         found = await race(runtime, crash_at, early)
-        results += found
+        outcomes += Counter(tuple(result) for result in found)
         early += SPREAD_SECONDS * (0.5 - found.count([1, None]) / len(found))
-        outcomes = Counter(tuple(result) for result in results)
         if nth >= len(crashes) and min(outcomes[1, None], outcomes[None, 1]) >= least:
             break
     assert set(outcomes) == {(1, None), (None, 1)}, outcomes
