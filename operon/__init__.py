@@ -56,6 +56,7 @@ from operon.errors import (
 from operon.handles import WorkflowHandle
 from operon.http.markers import Body, Header, Path, Query
 from operon.http.schemes import security_scheme
+from operon.links import DOWN, Down
 from operon.operations import communicator, initializer, transaction, workflow
 from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
@@ -66,6 +67,7 @@ from operon.topics import EventKey, Received, Topic
 __version__ = "0.1.0"
 
 __all__ = [
+    "DOWN",
     "ApplicationContext",
     "Authenticated",
     "Body",
@@ -76,6 +78,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DatabaseUnusable",
     "DecodingError",
+    "Down",
     "DuplicateEventError",
     "EncodingError",
     "EventKey",

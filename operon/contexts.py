@@ -107,6 +107,8 @@ class WorkflowInvoker(Invoker, Protocol):
     ) -> Coroutine[Any, Any, Any]: ...
     def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]: ...
     def sleep(self, duration: float) -> Coroutine[Any, Any, None]: ...
+    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]: ...
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]: ...
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
 
 
@@ -409,6 +411,19 @@ class WorkflowContext(InvokingContext):
         An event does not change: setting it again is DuplicateEventError, unless it says `replace=True`.
         """
         return self._workflow.set_event(key, value, replace)
+
+    def monitor(self, workflow_uuid: UUID | str, *, owned: bool = False) -> Coroutine[Any, Any, UUID]:
+        """From now on this workflow is told when another one ends: one message under `operon.DOWN`, exactly once.
+
+        Also if that one has ended already. Gives a reference, which `Down.ref` is equal to. A workflow that is resumed
+        after its end is not told of again; monitor it anew. owned: another user's workflow is an unknown one.
+        Raises NonExistentWorkflowError.
+        """
+        return self._workflow.monitor(as_uuid(workflow_uuid), owned)
+
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]:
+        """Takes a monitor back; False if it is none any more: its message was sent, and is there to be received."""
+        return self._workflow.demonitor(ref)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Waits; a restart waits for the rest of the time. A workflow that sleeps for long leaves memory."""

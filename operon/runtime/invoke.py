@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from operon.authorization import judge, refuse
 from operon.codec import Codec
 from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
+from operon.database import monitors
 from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError
@@ -28,12 +29,12 @@ from operon.runtime import messages, statements
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
-from operon.runtime.results import Owned
+from operon.runtime.results import Owned, nonexistent
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
 from operon.telemetry.hidden import hide
-from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of
+from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of, sent_under
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -51,6 +52,7 @@ RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another w
 CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
+SAID: Codec[str] = Codec(str, "monitor()")
 
 
 class StepInvoker:
@@ -300,7 +302,7 @@ class StepInvoker:
         owned: bool,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message, exactly once."""
-        name = name_of(topic)
+        name = sent_under(topic)
         body = codec_for(topic).encode(message)
         key_or_none = None if key is None else key_text(key)
         step = self._journal.call(StepKind.SEND, name or "")
@@ -516,6 +518,58 @@ class StepInvoker:
             raise as_replayed(stored) from error
         journal.record(step, kind, kind.name.lower(), CONTROL.encode(done), started)
         return done
+
+    # ------------------------------------------------------------------ monitors
+
+    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]:
+        """Has this workflow told of the end of another one."""
+        step = self._journal.call(StepKind.MONITOR, "monitor")
+        watcher, owner = self._actor.workflow_uuid, self._owner if owned else None
+        ref = child_uuid(watcher, step.number)
+
+        def read(said: str) -> UUID:
+            if said == "unknown":
+                raise nonexistent(target)
+            return ref
+
+        return self._link(step, SAID, lambda c: monitors.monitor(c, ref, target, watcher, owner), read)
+
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]:
+        """Takes a monitor of this workflow back."""
+        step = self._journal.call(StepKind.DEMONITOR, "demonitor")
+        watcher = self._actor.workflow_uuid
+        return self._link(step, CONTROL, lambda c: monitors.demonitor(c, ref, watcher), bool)
+
+    def _link(
+        self,
+        step: Step,
+        codec: Codec[Any],
+        act: Callable[[TransactionClient], Coroutine[Any, Any, Any]],
+        read: Callable[[Any], Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """A step in a transaction of its own: it locks what a flush that waited for it could not lock in order."""
+        work = Work(
+            (self._actor.workflow_uuid, self._incarnation.number, self._actor.epoch),
+            step.number,
+            step.seen,
+            step.kind,
+            step.name,
+            clock(),
+            "READ COMMITTED",
+            False,
+            act,
+            codec.settle,
+            lambda output, error: answer(output, error, codec.decode),
+        )
+        return self._answer(step, lambda stored: read(codec.decode(stored)), self._linked, work, read)
+
+    async def _linked(self, step: Step, work: Work, read: Callable[[Any], Any]) -> Any:
+        journal = self._journal
+        if journal.pending:  # a child that was just started has to be there before it is monitored
+            await journal.durable()
+        said = await self._transact(step, work)
+        self._actor.ring()  # of one that has ended before, the message is there already
+        return read(said)
 
 
 class RecordedResults:

@@ -11,8 +11,8 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError
-    DatabaseUnavailable DatabaseUnusable DecodingError DuplicateEventError EncodingError EventKey ExecutorFull
+    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError DOWN
+    DatabaseUnavailable DatabaseUnusable DecodingError Down DuplicateEventError EncodingError EventKey ExecutorFull
     ExecutorStopped HandlerContext Header InitializerContext InputError InvocationError MailboxFull Masked
     MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon
     OperonError OperonInternalError OutputError Path PortInUse Query Received RecvTimeout RemoteError RequestError

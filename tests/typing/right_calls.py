@@ -194,3 +194,14 @@ operon.Operon(Desk, authentication=plainly_who)
 
 # Operations are values: they go where a function of their signature is asked for.
 takes_a_step: Callable[[WorkflowContext, str, int], Awaitable[bool]] = reserve
+
+
+@operon.workflow
+async def watching(ctx: WorkflowContext) -> None:
+    child = await checkout(ctx, "Hamlet", 1)
+    ref = await ctx.monitor(child.workflow_uuid)
+    assert_type(ref, UUID)
+    assert_type(await ctx.recv(operon.DOWN), operon.Down | None)
+    assert_type(await ctx.recv(operon.DOWN, required=True), operon.Down)
+    assert_type(await ctx.recv_any(operon.DOWN, PAYMENT), Received[Any] | None)
+    assert_type(await ctx.demonitor(ref), bool)

@@ -198,3 +198,13 @@ class Desk: ...
 @operon.workflow
 async def roles_keep_arguments(ctx: WorkflowContext) -> None:
     await roles_keep_arguments(ctx, "Hamlet")  # wrong
+
+
+@operon.get("/")
+async def a_handler_has_no_mailbox(ctx: HandlerContext) -> None:
+    await ctx.monitor(ctx.workflow_uuid)  # wrong
+
+
+@operon.workflow
+async def what_is_told_of_an_end(ctx: WorkflowContext) -> str:
+    return await ctx.recv(operon.DOWN, required=True)  # wrong

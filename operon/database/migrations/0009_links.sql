@@ -1,0 +1,123 @@
+-- Links between workflows: who is told of the end of another one, and what becomes of children that are left behind.
+--
+-- A monitor is a row until the other workflow ends. The transaction that ends it, whichever that is, takes the row away
+-- and puts a message into the watcher's mailbox in its place: so there is exactly one. All of them end by way of
+-- `operon.wake`, which here learns to look for monitors as it looks for those who wait.
+--
+-- No end is missed, because a monitor locks its target FOR SHARE before it looks, and an end has it FOR NO KEY UPDATE.
+
+create table operon.monitors (
+    ref uuid primary key, -- made of the watcher's UUID and the number of its step
+    target uuid not null,
+    watcher uuid not null
+);
+create index monitors_target on operon.monitors (target);
+create index monitors_watcher on operon.monitors (watcher);
+
+-- The message that a workflow has ended. The error is put in as it is stored: to take it apart here could fail.
+create function operon.down(ref uuid, w operon.workflows) returns bytea language sql stable set search_path = '' as $$
+select convert_to(
+        '{"ref":"' || ref || '","workflow_uuid":"' || w.workflow_uuid || '","name":' || to_json(w.name)::text
+        || ',"status":"' || (array['PENDING', 'SUCCESS', 'ERROR', 'CANCELLED', 'DEAD'])[w.status + 1] || '","error":',
+        'UTF8'
+    ) || coalesce(w.error, 'null'::bytea) || '}'::bytea
+$$;
+
+-- One workflow wants to be told of the end of another, in the caller's transaction, which holds READ COMMITTED.
+-- 'monitoring'; 'down' if it has ended and so the message is there already; 'unknown', also if it is not `whose`.
+create function operon.monitor(ref uuid, target uuid, watcher uuid, whose text) returns text language plpgsql
+set search_path = '' as $$
+declare
+    w operon.workflows;
+begin
+    select * into w from operon.workflows x
+    where x.workflow_uuid = target and operon.is_owned(whose, x.authenticated_user) for share;
+    if not found then
+        return 'unknown';
+    end if;
+    if w.status <> 0 then
+        insert into operon.notifications (destination, topic, body) values (watcher, 'operon.down', operon.down(ref, w));
+        return 'down';
+    end if;
+    insert into operon.monitors (ref, target, watcher) values (ref, target, watcher);
+    return 'monitoring';
+end
+$$;
+
+-- These workflows have ended: who monitors them gets a message. Gives those of them that may wait for it, to be rung for.
+-- It is not refused by a full mailbox, because nobody could be told that it was. Who has itself ended for good is told
+-- nothing more; who was cancelled, or is dead, may be resumed, and then finds it.
+create function operon.tell_monitors(ended uuid[]) returns uuid[] language plpgsql
+set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+    refs uuid[];
+    targets uuid[];
+    watchers uuid[];
+    direct uuid[];
+    aside uuid[]; -- who wait for other things, but may just be coming back
+begin
+    with gone as (
+        delete from operon.monitors m where m.target = any (ended) returning m.ref, m.target, m.watcher
+    )
+    select array_agg(g.ref), array_agg(g.target), array_agg(g.watcher) into refs, targets, watchers from gone g;
+    if refs is not null then
+        -- As anybody who sends does: so whoever parks meanwhile has either been seen here or looks after us.
+        perform from operon.workflows w where w.workflow_uuid = any (watchers) order by w.workflow_uuid for key share;
+        with told as materialized (
+            select u.n, u.ref, u.target, u.watcher, w.wait_kind is null as runs,
+                w.wait_kind is not null and coalesce('operon.down' = any (w.wait_topics), false) as woke
+            from unnest(refs, targets, watchers) with ordinality as u (ref, target, watcher, n)
+            join operon.workflows w on w.workflow_uuid = u.watcher and w.status + 0 not in (1, 2)
+        ), sent as (
+            insert into operon.notifications (destination, topic, body, woke)
+            select t.watcher, 'operon.down', operon.down(t.ref, w), t.woke
+            from told t join operon.workflows w on w.workflow_uuid = t.target
+        )
+        select array_agg(distinct t.watcher) filter (where t.runs or t.woke),
+            array_agg(distinct t.watcher) filter (where not (t.runs or t.woke))
+        into direct, aside from told t;
+        if aside is not null then
+            perform operon.ring(0, aside, 'look');
+        end if;
+    end if;
+    -- What those who ended for good had monitored. What is locked is being taken away by somebody else.
+    delete from operon.monitors m where m.ref = any (array(
+        select x.ref from operon.monitors x
+        join operon.workflows w on w.workflow_uuid = x.watcher and w.status + 0 in (1, 2)
+        where x.watcher = any (ended) for update of x skip locked
+    ));
+    return direct;
+end
+$$;
+
+-- As before, and tells monitors of an end.
+create or replace function operon.wake(me bigint, targets uuid[], keys text[]) returns uuid[] language plpgsql
+set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+    waiters uuid[];
+begin
+    with happened as (
+        update operon.waits x set due = true
+        from unnest(targets, coalesce(keys, array_fill(null::text, array[cardinality(targets)]))) as t (target, key)
+        where x.target = t.target and (t.key is null or x.key = t.key) and not x.due
+        returning x.waiter
+    )
+    select array_agg(distinct waiter) into waiters from happened;
+    if keys is null then
+        waiters := waiters || operon.tell_monitors(targets);
+    end if;
+    return case when waiters is not null then operon.ring(me, waiters) end;
+end
+$$;
+
+create or replace view operon.readable_checkpoints as
+select workflow_uuid, step,
+    (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql', 'call',
+        'send', 'recv', 'set_event', 'get_event', 'sleep', 'wait',
+        'cancel', 'resume', 'monitor', 'demonitor'])[kind + 1]
+        as kind,
+    name, started_at, completed_at, coalesce(attempts, 1) as attempts,
+    convert_from(output, 'UTF8') as output, convert_from(error, 'UTF8') as error
+from operon.checkpoints;
