@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, get_args, overload
 from uuid import UUID
 
 from opentelemetry import trace
@@ -50,6 +50,8 @@ class Caller:
 
 NOBODY = Caller()
 
+ParentClose = Literal["abandon", "cancel", "wait"]
+
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
@@ -57,6 +59,7 @@ class StartOptions:
 
     workflow_uuid: UUID | None = None
     timeout: float | None = None
+    parent_close: ParentClose = "abandon"
 
 
 NO_OPTIONS = StartOptions()
@@ -340,6 +343,27 @@ class WorkflowContext(InvokingContext):
     ) -> None:
         super().__init__(invoker, workflow_uuid, caller, application, NO_OPTIONS, operation_name)
         self._workflow = invoker
+
+    def using(
+        self,
+        *,
+        workflow_uuid: UUID | str | None = None,
+        timeout: float | None = None,
+        parent_close: ParentClose = "abandon",
+    ) -> Self:
+        """A copy of this context with options for the next workflow it starts.
+
+        workflow_uuid: the identity of the workflow, which makes the start idempotent.
+        timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
+        parent_close: what becomes of it if it still runs when this workflow ends: it is abandoned to itself, it is
+            cancelled, or this workflow waits for it and ends then. A cancelled parent cancels all that it has started.
+        """
+        if parent_close not in get_args(ParentClose):
+            raise InvocationError(
+                f"parent_close={parent_close!r}", hint=f"one of {', '.join(map(repr, get_args(ParentClose)))}"
+            )
+        options = super().using(workflow_uuid=workflow_uuid, timeout=timeout).options
+        return self._with_options(replace(options, parent_close=parent_close))
 
     async def child_workflow(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Starts a child workflow; the same as calling it: `await workflow(ctx, *args)`."""

@@ -26,6 +26,7 @@ from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import messages, statements
+from operon.runtime.children import Children, stored_child
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
@@ -49,7 +50,6 @@ UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
 RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
 RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
-CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
 SAID: Codec[str] = Codec(str, "monitor()")
@@ -58,7 +58,7 @@ SAID: Codec[str] = Codec(str, "monitor()")
 class StepInvoker:
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_incarnation", "_journal", "_messages", "_telemetry")
+    __slots__ = ("_actor", "_children", "_incarnation", "_journal", "_messages", "_telemetry")
 
     def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
         self._incarnation = incarnation
@@ -66,6 +66,7 @@ class StepInvoker:
         self._actor = actor
         self._journal = journal
         self._messages = Messages(incarnation, actor, journal)
+        self._children = Children()
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -98,7 +99,9 @@ class StepInvoker:
                 )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                return self._answer(step, self._child_handle, self._child, called, caller, ctx, args, kwargs)
+                return self._answer(
+                    step, partial(self._child_handle, step.number), self._child, called, caller, ctx, args, kwargs
+                )
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -249,11 +252,26 @@ class StepInvoker:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
             raise as_replayed(stored) from error
-        journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
-        return WorkflowHandle(RecordedResults(self), uuid)
+        output = stored_child(uuid, ctx.options.parent_close)
+        journal.record(step, StepKind.CHILD, operation.name, output, started)
+        return self._child_handle(step.number, output)
 
-    def _child_handle(self, stored: bytes) -> WorkflowHandle[Any]:
-        return WorkflowHandle(RecordedResults(self), CHILD.decode(stored))
+    def _child_handle(self, number: int, stored: bytes) -> WorkflowHandle[Any]:
+        return WorkflowHandle(RecordedResults(self), self._children.started(number, stored))
+
+    async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
+        """Runs the body of the workflow, and then sees to the children that it leaves behind."""
+        try:
+            value = await body
+        except MemoryError:  # a crash, and no end
+            raise
+        except (Exception, SystemExit):
+            if len(self._children) and self._journal.halted is None:
+                await self._children.close(self)
+            raise
+        if len(self._children):
+            await self._children.close(self)
+        return value
 
     # ------------------------------------------------------------------ one-statement transactions
 
@@ -452,7 +470,8 @@ class StepInvoker:
         """The result of another workflow, as a step."""
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
-        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
+        answer = self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
+        return self._children.hear(workflow_uuid, answer) if len(self._children) else answer
 
     async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
         journal = self._journal

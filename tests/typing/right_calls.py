@@ -199,6 +199,7 @@ takes_a_step: Callable[[WorkflowContext, str, int], Awaitable[bool]] = reserve
 @operon.workflow
 async def watching(ctx: WorkflowContext) -> None:
     child = await checkout(ctx, "Hamlet", 1)
+    await checkout(ctx.using(timeout=5, parent_close="cancel"), "Hamlet", 1)
     ref = await ctx.monitor(child.workflow_uuid)
     assert_type(ref, UUID)
     assert_type(await ctx.recv(operon.DOWN), operon.Down | None)

@@ -208,3 +208,13 @@ async def a_handler_has_no_mailbox(ctx: HandlerContext) -> None:
 @operon.workflow
 async def what_is_told_of_an_end(ctx: WorkflowContext) -> str:
     return await ctx.recv(operon.DOWN, required=True)  # wrong
+
+
+@operon.get("/")
+async def a_handler_is_nobodys_parent(ctx: HandlerContext) -> None:
+    await checkout(ctx.using(parent_close="cancel"), "Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def an_unknown_end(ctx: WorkflowContext) -> None:
+    await checkout(ctx.using(parent_close="forget"), "Hamlet", 1)  # wrong

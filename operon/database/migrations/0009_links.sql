@@ -112,6 +112,30 @@ begin
 end
 $$;
 
+-- Stops a workflow for good, with those of its children that are not to go on without it: which ones, the steps say that
+-- started them. Its executor first, if it comes to that, as a flush and `operon.cancel` do.
+create function operon.die(id uuid, me bigint, error bytea, reason bytea) returns uuid[] language plpgsql
+set search_path = '' as $$
+declare
+    children uuid[] := array(
+        select (convert_from(c.output, 'UTF8')::json ->> 0)::uuid from operon.checkpoints c
+        where c.workflow_uuid = id and c.kind = 2 and convert_from(c.output, 'UTF8')::json ->> 1 = 'cancel'
+        order by c.step desc
+    );
+begin
+    if cardinality(children) > 0 then
+        perform from operon.executors e where e.incarnation = me for update;
+    end if;
+    update operon.workflows w set status = 4, error = die.error, last_error = die.error, updated_at = clock_timestamp()
+    where w.workflow_uuid = id and w.owner = me and w.status = 0;
+    if not found then
+        return null;
+    end if;
+    perform operon.cancel(child, reason) from unnest(children) as child;
+    return operon.wake(me, array[id], null);
+end
+$$;
+
 create or replace view operon.readable_checkpoints as
 select workflow_uuid, step,
     (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql', 'call',
