@@ -1,5 +1,6 @@
 """Durable execution for Python: workflows as supervised actors over Postgres."""
 
+from actors import Intensity
 from operon.app import Operon
 from operon.authorization import (
     Authenticated,
@@ -30,6 +31,7 @@ from operon.errors import (
     ExecutorFull,
     ExecutorStopped,
     InputError,
+    IntensityExceeded,
     InvocationError,
     MailboxFull,
     MaxRetriesExceeded,
@@ -61,6 +63,7 @@ from operon.operations import communicator, initializer, transaction, workflow
 from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
 from operon.rows import Row
+from operon.runtime.supervise import ChildSpec, child, supervise
 from operon.status import Status, WorkflowStatus
 from operon.topics import EventKey, Received, Topic
 
@@ -73,6 +76,7 @@ __all__ = [
     "Body",
     "CallNext",
     "CatalogError",
+    "ChildSpec",
     "CommunicatorContext",
     "ConfigurationError",
     "DatabaseUnavailable",
@@ -88,6 +92,8 @@ __all__ = [
     "Header",
     "InitializerContext",
     "InputError",
+    "Intensity",
+    "IntensityExceeded",
     "InvocationError",
     "MailboxFull",
     "Masked",
@@ -125,6 +131,7 @@ __all__ = [
     "WorkflowStatus",
     "WorkflowTimeout",
     "authentication",
+    "child",
     "communicator",
     "default_required_roles",
     "delete",
@@ -136,6 +143,7 @@ __all__ = [
     "put",
     "required_roles",
     "security_scheme",
+    "supervise",
     "transaction",
     "workflow",
 ]

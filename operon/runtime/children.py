@@ -27,53 +27,58 @@ if TYPE_CHECKING:
 CHILD: Codec[UUID | tuple[UUID, ParentClose]] = Codec(UUID | tuple[UUID, ParentClose], "the UUID of a child")
 
 
-def stored_child(uuid: UUID, close: ParentClose) -> bytes:
+def write_child(uuid: UUID, close: ParentClose) -> bytes:
     """A child as the step that started it is recorded. `operon.die` reads it too."""
     return CHILD.encode(uuid if close == "abandon" else (uuid, close))
 
 
+def read_child(stored: bytes) -> tuple[UUID, ParentClose]:
+    """The child that was started, and what becomes of it."""
+    child = CHILD.decode(stored)
+    return child if isinstance(child, tuple) else (child, "abandon")
+
+
 class Children:
-    """The children of one life of a workflow that are not simply left alone, by the number of the step."""
+    """The children of one life of a workflow that are not simply left alone, with the step that started each."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        self._left: dict[int, tuple[UUID, ParentClose]] = {}
+        self._left: dict[UUID, tuple[int, ParentClose]] = {}
 
     def __len__(self) -> int:
         return len(self._left)
 
-    def started(self, number: int, stored: bytes) -> UUID:
+    # All these are told when the workflow is given an answer, not when that is found: so every life agrees on them.
+
+    def started(self, number: int, workflow_uuid: UUID, close: ParentClose) -> None:
         """A step has started a child, now or in an earlier life."""
-        match CHILD.decode(stored):
-            case (uuid, close):
-                self._left[number] = uuid, close
-                return uuid
-            case UUID() as uuid:
-                return uuid
+        self._left[workflow_uuid] = number, close
+
+    def ended(self, workflow_uuid: UUID) -> None:
+        """This workflow has heard of the end of another one. If it is one of these, nothing is to be done about it."""
+        self._left.pop(workflow_uuid, None)
 
     async def hear(self, workflow_uuid: UUID, answer: Coroutine[Any, Any, Any]) -> Any:
-        """The result of a workflow. If it is one of these, nothing is to be done about it any more."""
+        """The answer of a step by which it hears of an end."""
         try:
             value = await answer
         except ResultTimeout:
             raise
         except Exception:
-            self._ended(workflow_uuid)
+            self.ended(workflow_uuid)
             raise
-        self._ended(workflow_uuid)
+        self.ended(workflow_uuid)
         return value
-
-    def _ended(self, workflow_uuid: UUID) -> None:
-        self._left = {number: child for number, child in self._left.items() if child[0] != workflow_uuid}
 
     async def close(self, invoker: StepInvoker) -> None:
         """Does with those that are left as was said: cancels the last one first, then waits for the others."""
-        for _, (uuid, close) in sorted(self._left.items(), reverse=True):
+        left = sorted((number, uuid, close) for uuid, (number, close) in self._left.items())
+        for _, uuid, close in reversed(left):
             if close == "cancel":
                 with suppress(Exception):  # a step that is not the recorded one is remembered by the journal
                     await invoker.control(StepKind.CANCEL, uuid, False)
-        for _, (uuid, close) in sorted(self._left.items()):
+        for _, uuid, close in left:
             if close == "wait":
                 with suppress(Exception):  # however it ended
                     await invoker.result_of(uuid, None, False)

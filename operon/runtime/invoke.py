@@ -17,16 +17,17 @@ from uuid import UUID, uuid4
 
 from operon.authorization import judge, refuse
 from operon.codec import Codec
-from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
+from operon.contexts import Caller, InvokingContext, ParentClose, TransactionContext, as_seconds
 from operon.database import monitors
 from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError
+from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError, UnknownOperationError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
+from operon.links import Down
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import messages, statements
-from operon.runtime.children import Children, stored_child
+from operon.runtime.children import Children, read_child, write_child
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
@@ -35,7 +36,18 @@ from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
 from operon.telemetry.hidden import hide
-from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of, sent_under
+from operon.topics import (
+    DOWN_NAME,
+    EventKey,
+    Key,
+    Received,
+    Topic,
+    codec_for,
+    event_name,
+    key_text,
+    name_of,
+    sent_under,
+)
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -99,9 +111,8 @@ class StepInvoker:
                 )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                return self._answer(
-                    step, partial(self._child_handle, step.number), self._child, called, caller, ctx, args, kwargs
-                )
+                answer = self._answer(step, read_child, self._child, called, caller, ctx, args, kwargs)
+                return self._child_handle(step.number, answer)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -139,6 +150,15 @@ class StepInvoker:
             raise self._journal.evict(Evicted("crashed, for a test"))
 
     # ------------------------------------------------------------------ operations
+
+    def operation(self, name: str) -> Operation[..., Any]:
+        """An operation of the application by its recorded name."""
+        try:
+            return self._incarnation.catalog.operations[name]
+        except KeyError:
+            raise UnknownOperationError(
+                f"{name!r} is not an operation of this application", hint="pass its module or class to Operon(...)"
+            ) from None
 
     async def _communicator(
         self,
@@ -235,7 +255,7 @@ class StepInvoker:
         ctx: InvokingContext,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> WorkflowHandle[Any]:
+    ) -> tuple[UUID, ParentClose]:
         journal, actor, spawner = self._journal, self._actor, self._incarnation.spawner
         started = clock()
         try:
@@ -252,12 +272,17 @@ class StepInvoker:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
             raise as_replayed(stored) from error
-        output = stored_child(uuid, ctx.options.parent_close)
-        journal.record(step, StepKind.CHILD, operation.name, output, started)
-        return self._child_handle(step.number, output)
+        close = ctx.options.parent_close
+        journal.record(step, StepKind.CHILD, operation.name, write_child(uuid, close), started)
+        return uuid, close
 
-    def _child_handle(self, number: int, stored: bytes) -> WorkflowHandle[Any]:
-        return WorkflowHandle(RecordedResults(self), self._children.started(number, stored))
+    async def _child_handle(
+        self, number: int, answer: Coroutine[Any, Any, tuple[UUID, ParentClose]]
+    ) -> WorkflowHandle[Any]:
+        uuid, close = await answer
+        if close != "abandon":
+            self._children.started(number, uuid, close)
+        return WorkflowHandle(RecordedResults(self), uuid)
 
     async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
         """Runs the body of the workflow, and then sees to the children that it leaves behind."""
@@ -336,7 +361,8 @@ class StepInvoker:
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
         decode = or_nothing(codec_for(topic).decode)
-        return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+        answer = self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+        return self._noting(answer) if name == DOWN_NAME else answer
 
     def recv_any(
         self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
@@ -355,7 +381,16 @@ class StepInvoker:
             topic = by_name[which]
             return Received(topic, codec_for(topic).decode(body))
 
-        return self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+        answer = self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+        return self._noting(answer) if DOWN_NAME in by_name else answer
+
+    async def _noting(self, answer: Coroutine[Any, Any, Any]) -> Any:
+        """A message, which may say that a child has ended."""
+        message = await answer
+        down = message.message if isinstance(message, Received) else message
+        if isinstance(down, Down):
+            self._children.ended(down.workflow_uuid)
+        return message
 
     async def _receive(
         self, step: Step, topics: messages.Topics, name: str, timeout: float | None, required: bool, decode: Decode
@@ -448,14 +483,19 @@ class StepInvoker:
         """A random number, recorded."""
         return self._recorded_value(StepKind.RANDOM, RANDOM, random.random)
 
-    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T]) -> T:
-        step = self._journal.call(kind, kind.name.lower())
+    def value(self, name: str, codec: Codec[T], make: Callable[[], T]) -> T:
+        """A value of the runtime's own that a replay has to see as it was."""
+        return self._recorded_value(StepKind.VALUE, codec, make, name)
+
+    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T], name: str | None = None) -> T:
+        name = name or kind.name.lower()
+        step = self._journal.call(kind, name)
         try:
             if step.recorded is not None:
                 replayed: T = answer(step.recorded.output, step.recorded.error, codec.decode)
                 return replayed
             value = make()
-            self._journal.record(step, kind, kind.name.lower(), codec.encode(value), clock())
+            self._journal.record(step, kind, name, codec.encode(value), clock())
             return value
         finally:
             self._delivered(step)
@@ -471,7 +511,7 @@ class StepInvoker:
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
         answer = self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
-        return self._children.hear(workflow_uuid, answer) if len(self._children) else answer
+        return self._children.hear(workflow_uuid, answer)
 
     async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
         journal = self._journal
@@ -520,7 +560,8 @@ class StepInvoker:
     def control(self, kind: StepKind, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, bool]:
         """Cancels or resumes another workflow, as a step."""
         step = self._journal.call(kind, kind.name.lower())
-        return self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+        answer = self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+        return self._children.hear(workflow_uuid, answer) if kind is StepKind.CANCEL else answer
 
     async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
         journal = self._journal

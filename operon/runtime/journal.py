@@ -53,6 +53,7 @@ class StepKind(IntEnum):
     RESUME = 17
     MONITOR = 18
     DEMONITOR = 19
+    VALUE = 20  # of the runtime's own
 
 
 TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)

@@ -84,7 +84,7 @@ async def child_of(runtime: TestRuntime, handle: WorkflowHandle[Any]) -> Workflo
 
 async def ended(handle: WorkflowHandle[Any]) -> Any:
     """What a workflow has returned or raised."""
-    outcomes: list[Any] = await asyncio.gather(handle.get_result(timeout=60), return_exceptions=True)
+    outcomes: tuple[Any, ...] = await asyncio.gather(handle.get_result(timeout=60), return_exceptions=True)
     return outcomes[0]
 
 

@@ -140,7 +140,7 @@ create or replace view operon.readable_checkpoints as
 select workflow_uuid, step,
     (array['transaction', 'communicator', 'child', 'result', 'status', 'now', 'uuid4', 'random', 'sql', 'call',
         'send', 'recv', 'set_event', 'get_event', 'sleep', 'wait',
-        'cancel', 'resume', 'monitor', 'demonitor'])[kind + 1]
+        'cancel', 'resume', 'monitor', 'demonitor', 'value'])[kind + 1]
         as kind,
     name, started_at, completed_at, coalesce(attempts, 1) as attempts,
     convert_from(output, 'UTF8') as output, convert_from(error, 'UTF8') as error
