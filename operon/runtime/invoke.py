@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
-from operon.authorization import judge, refuse
+from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
 from operon.contexts import Caller, InvokingContext, ParentClose, TransactionContext, as_seconds
 from operon.database import monitors
@@ -151,15 +151,6 @@ class StepInvoker:
 
     # ------------------------------------------------------------------ operations
 
-    def operation(self, name: str) -> Operation[..., Any]:
-        """An operation of the application by its recorded name."""
-        try:
-            return self._incarnation.catalog.operations[name]
-        except KeyError:
-            raise UnknownOperationError(
-                f"{name!r} is not an operation of this application", hint="pass its module or class to Operon(...)"
-            ) from None
-
     async def _communicator(
         self,
         step: Step,
@@ -275,6 +266,31 @@ class StepInvoker:
         close = ctx.options.parent_close
         journal.record(step, StepKind.CHILD, operation.name, write_child(uuid, close), started)
         return uuid, close
+
+    def child_of(self, ctx: InvokingContext, name: str, inputs: bytes) -> Coroutine[Any, Any, WorkflowHandle[Any]]:
+        """Starts a child by its recorded name, with inputs as they are stored. A replay needs neither any more."""
+        if self._incarnation.draining:
+            raise self._journal.evict(Evicted("the executor stops"))
+        step = self._journal.call(StepKind.CHILD, name)
+        return self._child_handle(step.number, self._answer(step, read_child, self._child_by_name, ctx, name, inputs))
+
+    async def _child_by_name(
+        self, step: Step, ctx: InvokingContext, name: str, inputs: bytes
+    ) -> tuple[UUID, ParentClose]:
+        started = clock()
+        try:
+            operation: Any = self._incarnation.catalog.operations.get(name)
+            if operation is None:
+                raise UnknownOperationError(
+                    f"{name!r} is not an operation of this application", hint="pass its module or class to Operon(...)"
+                )
+            caller = authorized(name, operation.required_roles, self._actor.caller)
+            args, kwargs = operation.signature.decode(inputs)
+        except Exception as error:
+            stored = encode_error(error)
+            self._journal.record(step, StepKind.CHILD, name, None, started, stored)
+            raise as_replayed(stored) from error
+        return await self._child(step, operation, caller, ctx, args, kwargs)
 
     async def _child_handle(
         self, number: int, answer: Coroutine[Any, Any, tuple[UUID, ParentClose]]

@@ -177,9 +177,8 @@ class Supervision:
         return status is not None and wants_restart(Restart(spec.restart), exit_of(status.status, status.error))
 
     async def _start(self, spec: ChildSpec) -> None:
-        operation = self._invoker.operation(spec.workflow)
-        args, kwargs = operation.signature.decode(spec.inputs.encode())
-        handle: WorkflowHandle[Any] = await operation(self._ctx.using(parent_close="cancel"), *args, **kwargs)
+        ctx = self._ctx.using(parent_close="cancel")
+        handle = await self._invoker.child_of(ctx, spec.workflow, spec.inputs.encode())
         await self._ctx.set_event(spec.id, handle.workflow_uuid, replace=True)
         self._lives[spec.id] = Life(handle, await self._ctx.monitor(handle.workflow_uuid))
 

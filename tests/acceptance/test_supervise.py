@@ -15,8 +15,10 @@ from operon import (
     InputError,
     Intensity,
     IntensityExceeded,
+    NotAuthorizedError,
     Operon,
     Status,
+    UnknownOperationError,
     WorkflowContext,
     WorkflowHandle,
 )
@@ -86,7 +88,6 @@ briefly = operon.supervise(
     name="briefly",
     intensity=MANY,
 )
-broken = operon.supervise([operon.child("a", worker, "a"), operon.child("b", briefly)], name="broken")
 
 
 @operon.workflow
@@ -288,6 +289,12 @@ async def test_a_tree_goes_on_wherever_it_crashes() -> None:
             assert await runtime.fetchval("select count(*) from operon.monitors") == 0
 
 
+async def deployed(runtime: TestRuntime, *namespaces: Any) -> Operon:
+    """Another version of the application in place of the one under test."""
+    await runtime.app.__aexit__(None, None, None)
+    return Operon(*namespaces, database_url=runtime.database_url, poll_seconds=0.2)
+
+
 async def test_another_list_of_children_is_for_supervisors_that_start_later() -> None:
     class Old:
         desk = operon.supervise([operon.child("a", worker, "a")], name="desk", intensity=MANY)
@@ -298,18 +305,78 @@ async def test_another_list_of_children_is_for_supervisors_that_start_later() ->
     async with TestRuntime(__name__, Old) as runtime:
         supervisor = await Old.desk(runtime.context)
         life = await life_of(runtime, supervisor, "a")
-        url = runtime.database_url
-        await runtime.app.__aexit__(None, None, None)
-        async with Operon(__name__, New, database_url=url) as later:
-            await later.context().send(life, "fail", ORDER)
-            uuid = operon.EventKey("a", UUID)
-            while await later.context().get_event(supervisor.workflow_uuid, uuid) == life:  # noqa: ASYNC110
+
+        async with await deployed(runtime, __name__, New) as later:
+            ctx = later.context()
+            await ctx.send(life, "fail", ORDER)
+            while await ctx.get_event(supervisor.workflow_uuid, operon.EventKey("a", UUID)) == life:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            status = await later.context().retrieve_workflow(supervisor.workflow_uuid).get_status()
-            assert status is not None
-            assert status.status is Status.PENDING
-            await later.context().retrieve_workflow(supervisor.workflow_uuid).cancel()
+            status = await ctx.retrieve_workflow(supervisor.workflow_uuid).get_status()
+            await ctx.retrieve_workflow(supervisor.workflow_uuid).cancel()
+
+        assert status is not None
+        assert status.status is Status.PENDING
+        assert await runtime.fetchval("select count(*) from operon.events where key = 'b'") == 0
         await runtime.app.__aenter__()
+
+
+async def test_a_child_that_is_no_operation_any_more_is_an_error_when_it_is_to_be_started() -> None:
+    class Old:
+        @operon.workflow(name="passing")
+        @staticmethod
+        async def passing(ctx: WorkflowContext) -> None:
+            await ctx.recv(ORDER)
+
+    class Desk:
+        desk = operon.supervise(
+            [operon.child("a", worker, "a"), operon.child("b", Old.passing)], name="desk", intensity=MANY
+        )
+
+    async with TestRuntime(__name__, Old, Desk, check_replay=False) as runtime:
+        supervisor = await Desk.desk(runtime.context)
+        b = await life_of(runtime, supervisor, "b")
+        await life_of(runtime, supervisor, "a")
+
+        async with await deployed(runtime, __name__, Desk) as later:
+            ctx = later.context()
+            handle = ctx.retrieve_workflow(supervisor.workflow_uuid)
+            a = await ctx.get_event(supervisor.workflow_uuid, operon.EventKey("a", UUID))
+            assert a is not None
+            await ctx.send(a, "fail", ORDER)  # the replay starts nobody, so it needs no `passing`
+            while await ctx.get_event(supervisor.workflow_uuid, operon.EventKey("a", UUID)) == a:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await runtime.execute("update operon.workflows set name = 'worker' where workflow_uuid = $1", b)
+            await ctx.send(b, "fail", ORDER)
+
+            with pytest.raises(UnknownOperationError, match="'passing' is not an operation"):
+                await handle.get_result(timeout=60)
+
+        assert await runtime.fetchval("select count(*) from operon.workflows where status = 0") == 0
+        await runtime.app.__aenter__()
+
+
+@operon.required_roles("chief")
+@operon.workflow
+async def secret(ctx: WorkflowContext) -> str:
+    return "secret"
+
+
+secretive = operon.supervise(
+    [operon.child("a", worker, "a"), operon.child("s", secret).using(restart="temporary")], name="secretive"
+)
+
+
+async def test_children_are_started_with_the_rights_of_who_has_started_their_supervisor(runtime: TestRuntime) -> None:
+    allowed = await secretive(runtime.context_of("ada", ["chief"]))
+    refused = await secretive(runtime.context_of("bob", ["clerk"]))
+
+    with pytest.raises(NotAuthorizedError):
+        await refused.get_result(timeout=60)
+
+    child = runtime.context.retrieve_workflow(await life_of(runtime, allowed, "s"))
+    assert await child.get_result(timeout=60) == "secret"
+    assert await runtime.fetchval("select count(*) from operon.workflows where name = 'worker' and status = 3") == 1
+    await allowed.cancel()
 
 
 def test_what_cannot_be_supervised_is_refused_where_it_is_written() -> None:

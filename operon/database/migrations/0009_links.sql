@@ -57,6 +57,10 @@ declare
     direct uuid[];
     aside uuid[]; -- who wait for other things, but may just be coming back
 begin
+    if not exists (select from operon.monitors m where m.target = any (ended))
+        and not exists (select from operon.monitors m where m.watcher = any (ended)) then
+        return null;
+    end if;
     with gone as (
         delete from operon.monitors m where m.target = any (ended) returning m.ref, m.target, m.watcher
     )
