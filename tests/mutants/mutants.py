@@ -322,8 +322,8 @@ MUTANTS = (
     mutant(
         "an end does not wait for a watcher that parks",
         LINKS,
-        "perform from operon.workflows w where w.workflow_uuid = any (watchers) order by w.workflow_uuid for key share;",
-        "",
+        "where w.workflow_uuid = any (watchers) order by w.workflow_uuid for key share;",
+        "where w.workflow_uuid = any (watchers);",
         "tests/database/test_links.py::test_a_watcher_that_is_just_parking_is_woken_by_an_end",
     ),
     mutant(

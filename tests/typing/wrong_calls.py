@@ -218,3 +218,9 @@ async def a_handler_is_nobodys_parent(ctx: HandlerContext) -> None:
 @operon.workflow
 async def an_unknown_end(ctx: WorkflowContext) -> None:
     await checkout(ctx.using(parent_close="forget"), "Hamlet", 1)  # wrong
+
+
+operon.child("seat", checkout, 1, "Hamlet")  # wrong
+operon.child("seat", reserve, "Hamlet", 1)  # wrong
+operon.child("seat", checkout, "Hamlet", 1).using(restart="always")  # wrong
+operon.supervise([checkout], name="seats")  # wrong
