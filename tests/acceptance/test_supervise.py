@@ -277,6 +277,31 @@ async def test_a_cancelled_tree_leaves_nobody(runtime: TestRuntime) -> None:
     assert sorted(await states(runtime)) == ["a CANCELLED", "b CANCELLED", "c CANCELLED"]
 
 
+async def test_a_tree_that_was_cancelled_and_is_resumed_is_supervised_as_before(runtime: TestRuntime) -> None:
+    root = await tree(runtime.context)
+    branch = runtime.context.retrieve_workflow(await life_of(runtime, root, "strict"))
+    before = {
+        await life_of(runtime, branch, "a"),
+        await life_of(runtime, branch, "b"),
+        await life_of(runtime, root, "c"),
+    }
+    await judged(runtime, root, 0)
+    await judged(runtime, branch, 0)
+    await root.cancel()
+
+    await root.resume()
+
+    c = await life_of(runtime, root, "c")
+    await order(runtime, c, "fail")
+    await life_of(runtime, root, "c", after=c)
+    alive = await runtime.fetch("select workflow_uuid from operon.workflows where name = 'worker' and status = 0")
+    assert before - {row[0] for row in alive} == {c}
+    a = await life_of(runtime, branch, "a")
+    await order(runtime, a, "fail")
+    await life_of(runtime, branch, "a", after=a)
+    await root.cancel()
+
+
 async def test_a_tree_goes_on_wherever_it_crashes() -> None:
     async with TestRuntime(__name__) as runtime:
         await runtime.execute("create table lives (name text)")

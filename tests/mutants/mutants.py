@@ -340,6 +340,13 @@ MUTANTS = (
         "",
         "tests/acceptance/test_parent_close.py::test_a_child_is_cancelled_before_its_parent_has_ended",
     ),
+    mutant(
+        "a supervisor that is resumed is told of children that are resumed with it",
+        LINKS,
+        "operon.down_of(n.body) = any (members)",
+        "false",
+        "tests/acceptance/test_supervise.py::test_a_tree_that_was_cancelled_and_is_resumed_is_supervised_as_before",
+    ),
     # ------------------------------------------------------------------ doorbells
     mutant(
         "a listener that reconnects does not catch up",

@@ -23,6 +23,13 @@ select convert_to(
     ) || coalesce(w.error, 'null'::bytea) || '}'::bytea
 $$;
 
+-- Which monitor such a message is of, and whose end: by their places, because its error may be beyond what Postgres reads.
+create function operon.down_ref(body bytea) returns uuid language sql immutable as
+$$select convert_from(substr(body, 9, 36), 'UTF8')::uuid$$;
+
+create function operon.down_of(body bytea) returns uuid language sql immutable as
+$$select convert_from(substr(body, 64, 36), 'UTF8')::uuid$$;
+
 -- One workflow wants to be told of the end of another, in the caller's transaction, which holds READ COMMITTED.
 -- 'monitoring'; 'down' if it has ended and so the message is there already; 'unknown', also if it is not `whose`.
 create function operon.monitor(ref uuid, target uuid, watcher uuid, whose text) returns text language plpgsql
@@ -137,6 +144,31 @@ begin
     end if;
     perform operon.cancel(child, reason) from unnest(children) as child;
     return operon.wake(me, array[id], null);
+end
+$$;
+
+-- As before. Among those that go on together an end that was not yet received has not happened: its message becomes the
+-- monitor again that it came from. So a supervisor that is resumed still has the children that were cancelled with it.
+create or replace function operon.resume(root uuid) returns uuid[] language plpgsql set search_path = '' as $$
+declare
+    members uuid[] := operon.family(root, '{3,4}');
+begin
+    update operon.workflows w
+    set status = 0, error = null, owner = null, epoch = w.epoch + 1, deadline = null, crash_count = 0,
+        wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null,
+        updated_at = clock_timestamp()
+    where w.workflow_uuid = any (members) and w.status in (3, 4);
+    with undone as (
+        delete from operon.notifications n
+        where n.destination = any (members) and n.topic = 'operon.down' and operon.down_of(n.body) = any (members)
+        returning n.destination, n.body
+    )
+    insert into operon.monitors (ref, target, watcher)
+    select operon.down_ref(u.body), operon.down_of(u.body), u.destination from undone u;
+    if cardinality(members) > 0 then
+        perform pg_catalog.pg_notify('operon_all', 'work');
+    end if;
+    return members;
 end
 $$;
 
