@@ -402,10 +402,10 @@ class StepInvoker:
 
     async def _noting(self, answer: Coroutine[Any, Any, Any]) -> Any:
         """A message, which may say that a child has ended."""
-        message = await answer
-        down = message.message if isinstance(message, Received) else message
-        if isinstance(down, Down):
-            self._children.ended(down.workflow_uuid)
+        message: Any = await answer
+        received: Any = getattr(message, "message", message)  # of `recv_any`
+        if isinstance(received, Down):
+            self._children.ended(received.workflow_uuid)
         return message
 
     async def _receive(

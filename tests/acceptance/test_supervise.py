@@ -22,6 +22,7 @@ from operon import (
     WorkflowContext,
     WorkflowHandle,
 )
+from operon.operations import Workflow
 from operon.testing import TestRuntime
 
 ORDER = operon.Topic("order", str)
@@ -51,7 +52,7 @@ async def brief(ctx: WorkflowContext, fails: int, name: str) -> str:
     return name
 
 
-def three(name: str, **options: Any) -> operon.operations.Workflow[[], None]:
+def three(name: str, **options: Any) -> Workflow[[], None]:
     children = [operon.child(id, worker, id) for id in ("a", "b", "c")]
     return operon.supervise(children, name=name, intensity=MANY, **options)
 
@@ -175,7 +176,7 @@ async def test_who_is_started_again(id: str, what: str, comes_back: bool) -> Non
     ("supervisor", "again"), [(one_for_one, "b"), (one_for_all, "abc"), (rest_for_one, "bc")], ids=lambda it: str(it)
 )
 async def test_who_goes_down_and_comes_back_together(
-    runtime: TestRuntime, supervisor: operon.operations.Workflow[[], None], again: str
+    runtime: TestRuntime, supervisor: Workflow[[], None], again: str
 ) -> None:
     handle = await supervisor(runtime.context)
     before = {id: await life_of(runtime, handle, id) for id in "abc"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ WAITS = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
 
 
 @asynccontextmanager
-async def connections(database: str) -> AsyncIterator[tuple[Any, Any, Any]]:
+async def connections(database: str) -> AsyncGenerator[tuple[Any, Any, Any]]:
     """Two that meet, and one that looks on."""
     opened = [await asyncpg.connect(database) for _ in range(3)]
     try:
