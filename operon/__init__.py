@@ -1,5 +1,6 @@
 """Durable execution for Python: workflows as supervised actors over Postgres."""
 
+from actors import Intensity
 from operon.app import Operon
 from operon.authorization import (
     Authenticated,
@@ -30,6 +31,7 @@ from operon.errors import (
     ExecutorFull,
     ExecutorStopped,
     InputError,
+    IntensityExceeded,
     InvocationError,
     MailboxFull,
     MaxRetriesExceeded,
@@ -56,26 +58,31 @@ from operon.errors import (
 from operon.handles import WorkflowHandle
 from operon.http.markers import Body, Header, Path, Query
 from operon.http.schemes import security_scheme
+from operon.links import DOWN, Down
 from operon.operations import communicator, initializer, transaction, workflow
 from operon.retry import Retry
 from operon.routes import delete, get, patch, post, put
 from operon.rows import Row
+from operon.runtime.supervise import ChildSpec, child, supervise
 from operon.status import Status, WorkflowStatus
 from operon.topics import EventKey, Received, Topic
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DOWN",
     "ApplicationContext",
     "Authenticated",
     "Body",
     "CallNext",
     "CatalogError",
+    "ChildSpec",
     "CommunicatorContext",
     "ConfigurationError",
     "DatabaseUnavailable",
     "DatabaseUnusable",
     "DecodingError",
+    "Down",
     "DuplicateEventError",
     "EncodingError",
     "EventKey",
@@ -85,6 +92,8 @@ __all__ = [
     "Header",
     "InitializerContext",
     "InputError",
+    "Intensity",
+    "IntensityExceeded",
     "InvocationError",
     "MailboxFull",
     "Masked",
@@ -122,6 +131,7 @@ __all__ = [
     "WorkflowStatus",
     "WorkflowTimeout",
     "authentication",
+    "child",
     "communicator",
     "default_required_roles",
     "delete",
@@ -133,6 +143,7 @@ __all__ = [
     "put",
     "required_roles",
     "security_scheme",
+    "supervise",
     "transaction",
     "workflow",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, get_args, overload
 from uuid import UUID
 
 from opentelemetry import trace
@@ -50,6 +50,8 @@ class Caller:
 
 NOBODY = Caller()
 
+ParentClose = Literal["abandon", "cancel", "wait"]
+
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
@@ -57,6 +59,7 @@ class StartOptions:
 
     workflow_uuid: UUID | None = None
     timeout: float | None = None
+    parent_close: ParentClose = "abandon"
 
 
 NO_OPTIONS = StartOptions()
@@ -107,6 +110,8 @@ class WorkflowInvoker(Invoker, Protocol):
     ) -> Coroutine[Any, Any, Any]: ...
     def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]: ...
     def sleep(self, duration: float) -> Coroutine[Any, Any, None]: ...
+    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]: ...
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]: ...
     def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
 
 
@@ -339,6 +344,27 @@ class WorkflowContext(InvokingContext):
         super().__init__(invoker, workflow_uuid, caller, application, NO_OPTIONS, operation_name)
         self._workflow = invoker
 
+    def using(
+        self,
+        *,
+        workflow_uuid: UUID | str | None = None,
+        timeout: float | None = None,
+        parent_close: ParentClose = "abandon",
+    ) -> Self:
+        """A copy of this context with options for the next workflow it starts.
+
+        workflow_uuid: the identity of the workflow, which makes the start idempotent.
+        timeout: seconds after which the workflow, and what it has started, is cancelled: `WorkflowTimeout`.
+        parent_close: what becomes of it if it still runs when this workflow ends: it is abandoned to itself, it is
+            cancelled, or this workflow waits for it and ends then. A cancelled parent cancels all that it has started.
+        """
+        if parent_close not in get_args(ParentClose):
+            raise InvocationError(
+                f"parent_close={parent_close!r}", hint=f"one of {', '.join(map(repr, get_args(ParentClose)))}"
+            )
+        options = super().using(workflow_uuid=workflow_uuid, timeout=timeout).options
+        return self._with_options(replace(options, parent_close=parent_close))
+
     async def child_workflow(self, workflow: Workflow[P, R], *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Starts a child workflow; the same as calling it: `await workflow(ctx, *args)`."""
         handle: WorkflowHandle[R] = await workflow(self, *args, **kwargs)
@@ -409,6 +435,19 @@ class WorkflowContext(InvokingContext):
         An event does not change: setting it again is DuplicateEventError, unless it says `replace=True`.
         """
         return self._workflow.set_event(key, value, replace)
+
+    def monitor(self, workflow_uuid: UUID | str, *, owned: bool = False) -> Coroutine[Any, Any, UUID]:
+        """From now on this workflow is told when another one ends: one message under `operon.DOWN`, exactly once.
+
+        Also if that one has ended already. Gives a reference, which `Down.ref` is equal to. A workflow that is resumed
+        after its end is not told of again; monitor it anew. owned: another user's workflow is an unknown one.
+        Raises NonExistentWorkflowError.
+        """
+        return self._workflow.monitor(as_uuid(workflow_uuid), owned)
+
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]:
+        """Takes a monitor back; False if it is none any more: its message was sent, and is there to be received."""
+        return self._workflow.demonitor(ref)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Waits; a restart waits for the rest of the time. A workflow that sleeps for long leaves memory."""

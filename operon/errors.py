@@ -22,6 +22,7 @@
     |- RecvTimeout                   `recv(required=True)`: no message in time
     |- DuplicateEventError           an event is set once
     |- WorkflowDeadError             restart budget used up; can be resumed
+    |- IntensityExceeded             a supervisor of workflows gave up: too many restarts
     |- MaxRetriesExceeded            every attempt of a communicator failed
     |- StepTimeout                   one attempt took longer than `timeout_seconds`
     |- ResultTimeout                 `get_result(timeout=...)`: the workflow goes on
@@ -203,6 +204,12 @@ class WorkflowDeadError(OperonError):
     """The workflow used up its restart budget. It can be resumed."""
 
     code = "workflow_dead"
+
+
+class IntensityExceeded(OperonError):
+    """A supervisor of workflows gave up: its children ended more often than it was to bear. They were cancelled."""
+
+    code = "intensity_exceeded"
 
 
 class MaxRetriesExceeded(OperonError):

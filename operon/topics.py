@@ -26,6 +26,7 @@ T_co = TypeVar("T_co", covariant=True)
 Key = str | int | UUID | Sequence[str | int | UUID]
 
 NAME_HINT = "1 to 200 printable characters, like 'payment'"
+DOWN_NAME = "operon.down"  # the runtime sends it, and nobody else
 KEY_BYTES_MAX = 1_000  # an index of Postgres takes no more than 2,700
 
 
@@ -90,6 +91,14 @@ def is_name(name: str) -> bool:
 def name_of(topic: Named[Any] | str | None) -> str | None:
     """The stored name of a topic; None for messages without one."""
     return None if topic is None else event_name(topic)
+
+
+def sent_under(topic: Named[Any] | str | None) -> str | None:
+    """The same of a topic that somebody sends under. InputError for the runtime's own."""
+    name = name_of(topic)
+    if name == DOWN_NAME:
+        raise InputError("only the end of a workflow sends a Down", hint="send under a topic of your own")
+    return name
 
 
 def event_name(key: Named[Any] | str) -> str:

@@ -34,7 +34,8 @@ from unnest($1::uuid[], $2::text[]) as asked (workflow_uuid, key)
 join operon.events e on e.workflow_uuid = asked.workflow_uuid and e.key = asked.key
 
 -- name: bury
--- What was sent and never received by the time its workflow had finished.
+-- What was sent and never received by the time its workflow had finished. That another one has ended is not kept: nobody
+-- sent it who could mind, and nobody could do anything with it.
 with left_over as (
     select m.destination, m.sequence from operon.notifications m
     cross join lateral (
@@ -48,3 +49,4 @@ with left_over as (
 )
 insert into operon.dead_letters (destination, sequence, sent_at, topic, sender, body, reason)
 select destination, sequence, sent_at, topic, sender, body, 'never received' from gone
+where topic is distinct from 'operon.down'

@@ -159,9 +159,12 @@ async def crashed(
     return None if row is None else Crashes(*row)
 
 
-async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes) -> list[UUID]:
-    """Stops a workflow for good; it stays visible and can be resumed. Gives parked ones of ours that waited for it."""
-    return await connection.fetchval(SQL["die"], workflow_uuid, incarnation, error) or []
+async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes, reason: bytes) -> list[UUID]:
+    """Stops a workflow for good; it stays visible and can be resumed. Gives parked ones of ours that waited for it.
+
+    Its children that shall not outlive it are cancelled with it, for this reason.
+    """
+    return await connection.fetchval(SQL["die"], workflow_uuid, incarnation, error, reason) or []
 
 
 async def cancel(connection: Connection, workflow_uuid: UUID, reason: bytes) -> list[UUID]:

@@ -122,12 +122,7 @@ returning w.crash_count, w.crash_step, extract(epoch from w.wake_at)::float8
 
 -- name: die
 -- Restart budget used up, or stopped for good: visible, and can be resumed. Gives those of ours that waited for it.
-with died as (
-    update operon.workflows set status = 4, error = $3, last_error = $3, updated_at = clock_timestamp()
-    where workflow_uuid = $1 and owner = $2 and status = 0
-    returning workflow_uuid
-)
-select operon.wake($2, array[workflow_uuid], null) from died
+select operon.die($1, $2, $3, $4)
 
 -- name: cancel
 select operon.cancel($1, $2)

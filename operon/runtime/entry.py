@@ -17,7 +17,7 @@ from operon.handles import WorkflowHandle
 from operon.operations import Operation
 from operon.runtime import messages
 from operon.runtime.results import Owned
-from operon.topics import EventKey, Key, Topic, codec_for, event_name, key_text, name_of
+from operon.topics import EventKey, Key, Topic, codec_for, event_name, key_text, sent_under
 
 if TYPE_CHECKING:
     from operon.runtime.spawn import Spawner
@@ -68,7 +68,7 @@ class EntryInvoker:
         owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
-        name, telemetry = name_of(topic), self._spawner().telemetry
+        name, telemetry = sent_under(topic), self._spawner().telemetry
         body = codec_for(topic).encode(message)
         if key is None:
             key = ctx.options.workflow_uuid

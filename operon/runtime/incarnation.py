@@ -29,6 +29,7 @@ from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import executors, workflows
 from operon.database.batch import Batch
+from operon.database.connection import is_conflict
 from operon.database.lease import Lease
 from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
@@ -37,7 +38,15 @@ from operon.database.routes import Routes
 from operon.database.uuid7 import uuid7
 from operon.database.workflows import Claimed
 from operon.database.writer import Writer
-from operon.errors import ExecutorFull, ExecutorStopped, Fenced, OperonError, StopActor, WorkflowDeadError
+from operon.errors import (
+    ExecutorFull,
+    ExecutorStopped,
+    Fenced,
+    OperonError,
+    StopActor,
+    WorkflowCancelledError,
+    WorkflowDeadError,
+)
 from operon.explain.words import some
 from operon.failures import encode_error
 from operon.masking import masked_logger
@@ -266,7 +275,17 @@ class Incarnation:
 
     async def _end_as_dead(self, workflow_uuid: UUID, error: OperonError) -> bytes:
         stored = encode_error(error)
-        for waiter in await self.look_ups.ask(lambda c: workflows.die(c, self.number, workflow_uuid, stored)):
+        reason = encode_error(WorkflowCancelledError(f"cancelled, because its parent {workflow_uuid} is dead"))
+        while True:
+            try:
+                waiters = await self.look_ups.ask(
+                    lambda c: workflows.die(c, self.number, workflow_uuid, stored, reason)
+                )
+                break
+            except Exception as conflict:
+                if not is_conflict(conflict):  # with a flush of a child's executor: one of the two goes first
+                    raise
+        for waiter in waiters:
             self.activator.wake(waiter)
         logger.error("%s", error)
         self.record_of(workflow_uuid, Kind.DIED, error.message)

@@ -15,25 +15,39 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
-from operon.authorization import judge, refuse
+from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
-from operon.contexts import Caller, InvokingContext, TransactionContext, as_seconds
+from operon.contexts import Caller, InvokingContext, ParentClose, TransactionContext, as_seconds
+from operon.database import monitors
 from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError
+from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError, UnknownOperationError
 from operon.failures import decode_error, encode_error
 from operon.handles import WorkflowHandle
+from operon.links import Down
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import messages, statements
+from operon.runtime.children import Children, read_child, write_child
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
-from operon.runtime.results import Owned
+from operon.runtime.results import Owned, nonexistent
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
 from operon.status import WorkflowStatus
 from operon.telemetry.hidden import hide
-from operon.topics import EventKey, Key, Received, Topic, codec_for, event_name, key_text, name_of
+from operon.topics import (
+    DOWN_NAME,
+    EventKey,
+    Key,
+    Received,
+    Topic,
+    codec_for,
+    event_name,
+    key_text,
+    name_of,
+    sent_under,
+)
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
@@ -48,15 +62,15 @@ UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
 RANDOM: Codec[float] = Codec(float, "random()")
 STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
 RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
-CHILD: Codec[UUID] = Codec(UUID, "the UUID of a child")
 CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
+SAID: Codec[str] = Codec(str, "monitor()")
 
 
 class StepInvoker:
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_incarnation", "_journal", "_messages", "_telemetry")
+    __slots__ = ("_actor", "_children", "_incarnation", "_journal", "_messages", "_telemetry")
 
     def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
         self._incarnation = incarnation
@@ -64,6 +78,7 @@ class StepInvoker:
         self._actor = actor
         self._journal = journal
         self._messages = Messages(incarnation, actor, journal)
+        self._children = Children()
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -96,7 +111,8 @@ class StepInvoker:
                 )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                return self._answer(step, self._child_handle, self._child, called, caller, ctx, args, kwargs)
+                answer = self._answer(step, read_child, self._child, called, caller, ctx, args, kwargs)
+                return self._child_handle(step.number, answer)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
 
@@ -230,7 +246,7 @@ class StepInvoker:
         ctx: InvokingContext,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> WorkflowHandle[Any]:
+    ) -> tuple[UUID, ParentClose]:
         journal, actor, spawner = self._journal, self._actor, self._incarnation.spawner
         started = clock()
         try:
@@ -247,11 +263,56 @@ class StepInvoker:
             stored = encode_error(error)
             journal.record(step, StepKind.CHILD, operation.name, None, started, stored)
             raise as_replayed(stored) from error
-        journal.record(step, StepKind.CHILD, operation.name, CHILD.encode(uuid), started)
+        close = ctx.options.parent_close
+        journal.record(step, StepKind.CHILD, operation.name, write_child(uuid, close), started)
+        return uuid, close
+
+    def child_of(self, ctx: InvokingContext, name: str, inputs: bytes) -> Coroutine[Any, Any, WorkflowHandle[Any]]:
+        """Starts a child by its recorded name, with inputs as they are stored. A replay needs neither any more."""
+        if self._incarnation.draining:
+            raise self._journal.evict(Evicted("the executor stops"))
+        step = self._journal.call(StepKind.CHILD, name)
+        return self._child_handle(step.number, self._answer(step, read_child, self._child_by_name, ctx, name, inputs))
+
+    async def _child_by_name(
+        self, step: Step, ctx: InvokingContext, name: str, inputs: bytes
+    ) -> tuple[UUID, ParentClose]:
+        started = clock()
+        try:
+            operation: Any = self._incarnation.catalog.operations.get(name)
+            if operation is None:
+                raise UnknownOperationError(
+                    f"{name!r} is not an operation of this application", hint="pass its module or class to Operon(...)"
+                )
+            caller = authorized(name, operation.required_roles, self._actor.caller)
+            args, kwargs = operation.signature.decode(inputs)
+        except Exception as error:
+            stored = encode_error(error)
+            self._journal.record(step, StepKind.CHILD, name, None, started, stored)
+            raise as_replayed(stored) from error
+        return await self._child(step, operation, caller, ctx, args, kwargs)
+
+    async def _child_handle(
+        self, number: int, answer: Coroutine[Any, Any, tuple[UUID, ParentClose]]
+    ) -> WorkflowHandle[Any]:
+        uuid, close = await answer
+        if close != "abandon":
+            self._children.started(number, uuid, close)
         return WorkflowHandle(RecordedResults(self), uuid)
 
-    def _child_handle(self, stored: bytes) -> WorkflowHandle[Any]:
-        return WorkflowHandle(RecordedResults(self), CHILD.decode(stored))
+    async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
+        """Runs the body of the workflow, and then sees to the children that it leaves behind."""
+        try:
+            value = await body
+        except MemoryError:  # a crash, and no end
+            raise
+        except (Exception, SystemExit):
+            if len(self._children) and self._journal.halted is None:
+                await self._children.close(self)
+            raise
+        if len(self._children):
+            await self._children.close(self)
+        return value
 
     # ------------------------------------------------------------------ one-statement transactions
 
@@ -300,7 +361,7 @@ class StepInvoker:
         owned: bool,
     ) -> Coroutine[Any, Any, None]:
         """Sends a message, exactly once."""
-        name = name_of(topic)
+        name = sent_under(topic)
         body = codec_for(topic).encode(message)
         key_or_none = None if key is None else key_text(key)
         step = self._journal.call(StepKind.SEND, name or "")
@@ -316,7 +377,8 @@ class StepInvoker:
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
         decode = or_nothing(codec_for(topic).decode)
-        return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+        answer = self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+        return self._noting(answer) if name == DOWN_NAME else answer
 
     def recv_any(
         self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
@@ -335,7 +397,16 @@ class StepInvoker:
             topic = by_name[which]
             return Received(topic, codec_for(topic).decode(body))
 
-        return self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+        answer = self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+        return self._noting(answer) if DOWN_NAME in by_name else answer
+
+    async def _noting(self, answer: Coroutine[Any, Any, Any]) -> Any:
+        """A message, which may say that a child has ended."""
+        message: Any = await answer
+        received: Any = getattr(message, "message", message)  # of `recv_any`
+        if isinstance(received, Down):
+            self._children.ended(received.workflow_uuid)
+        return message
 
     async def _receive(
         self, step: Step, topics: messages.Topics, name: str, timeout: float | None, required: bool, decode: Decode
@@ -428,14 +499,19 @@ class StepInvoker:
         """A random number, recorded."""
         return self._recorded_value(StepKind.RANDOM, RANDOM, random.random)
 
-    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T]) -> T:
-        step = self._journal.call(kind, kind.name.lower())
+    def value(self, name: str, codec: Codec[T], make: Callable[[], T]) -> T:
+        """A value of the runtime's own that a replay has to see as it was."""
+        return self._recorded_value(StepKind.VALUE, codec, make, name)
+
+    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T], name: str | None = None) -> T:
+        name = name or kind.name.lower()
+        step = self._journal.call(kind, name)
         try:
             if step.recorded is not None:
                 replayed: T = answer(step.recorded.output, step.recorded.error, codec.decode)
                 return replayed
             value = make()
-            self._journal.record(step, kind, kind.name.lower(), codec.encode(value), clock())
+            self._journal.record(step, kind, name, codec.encode(value), clock())
             return value
         finally:
             self._delivered(step)
@@ -450,7 +526,8 @@ class StepInvoker:
         """The result of another workflow, as a step."""
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
-        return self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
+        answer = self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
+        return self._children.hear(workflow_uuid, answer)
 
     async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
         journal = self._journal
@@ -499,7 +576,8 @@ class StepInvoker:
     def control(self, kind: StepKind, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, bool]:
         """Cancels or resumes another workflow, as a step."""
         step = self._journal.call(kind, kind.name.lower())
-        return self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+        answer = self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
+        return self._children.hear(workflow_uuid, answer) if kind is StepKind.CANCEL else answer
 
     async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
         journal = self._journal
@@ -516,6 +594,58 @@ class StepInvoker:
             raise as_replayed(stored) from error
         journal.record(step, kind, kind.name.lower(), CONTROL.encode(done), started)
         return done
+
+    # ------------------------------------------------------------------ monitors
+
+    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]:
+        """Has this workflow told of the end of another one."""
+        step = self._journal.call(StepKind.MONITOR, "monitor")
+        watcher, owner = self._actor.workflow_uuid, self._owner if owned else None
+        ref = child_uuid(watcher, step.number)
+
+        def read(said: str) -> UUID:
+            if said == "unknown":
+                raise nonexistent(target)
+            return ref
+
+        return self._link(step, SAID, lambda c: monitors.monitor(c, ref, target, watcher, owner), read)
+
+    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]:
+        """Takes a monitor of this workflow back."""
+        step = self._journal.call(StepKind.DEMONITOR, "demonitor")
+        watcher = self._actor.workflow_uuid
+        return self._link(step, CONTROL, lambda c: monitors.demonitor(c, ref, watcher), bool)
+
+    def _link(
+        self,
+        step: Step,
+        codec: Codec[Any],
+        act: Callable[[TransactionClient], Coroutine[Any, Any, Any]],
+        read: Callable[[Any], Any],
+    ) -> Coroutine[Any, Any, Any]:
+        """A step in a transaction of its own: it locks what a flush that waited for it could not lock in order."""
+        work = Work(
+            (self._actor.workflow_uuid, self._incarnation.number, self._actor.epoch),
+            step.number,
+            step.seen,
+            step.kind,
+            step.name,
+            clock(),
+            "READ COMMITTED",
+            False,
+            act,
+            codec.settle,
+            lambda output, error: answer(output, error, codec.decode),
+        )
+        return self._answer(step, lambda stored: read(codec.decode(stored)), self._linked, work, read)
+
+    async def _linked(self, step: Step, work: Work, read: Callable[[Any], Any]) -> Any:
+        journal = self._journal
+        if journal.pending:  # a child that was just started has to be there before it is monitored
+            await journal.durable()
+        said = await self._transact(step, work)
+        self._actor.ring()  # of one that has ended before, the message is there already
+        return read(said)
 
 
 class RecordedResults:

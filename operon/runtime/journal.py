@@ -51,6 +51,9 @@ class StepKind(IntEnum):
     WAIT = 15  # the announcement of a wait that has a deadline
     CANCEL = 16
     RESUME = 17
+    MONITOR = 18
+    DEMONITOR = 19
+    VALUE = 20  # of the runtime's own
 
 
 TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)

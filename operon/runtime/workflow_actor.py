@@ -191,7 +191,7 @@ class WorkflowActor:
             if operation.masks:
                 hide(operation.signature.secrets(args, kwargs))
             if isinstance(operation, Workflow):
-                value = await operation.fn(ctx, *args, **kwargs)
+                value = await invoker.run(operation.fn(ctx, *args, **kwargs))
             else:  # a single transaction or communicator is a workflow of one step
                 value = await invoker.invoke(operation, ctx, args, kwargs)
             if journal.halted is not None:  # it swallowed that

@@ -11,16 +11,16 @@ import operon
 import operon.testing
 
 OPERON = """
-    ApplicationContext Authenticated Body CallNext CatalogError CommunicatorContext ConfigurationError
-    DatabaseUnavailable DatabaseUnusable DecodingError DuplicateEventError EncodingError EventKey ExecutorFull
-    ExecutorStopped HandlerContext Header InitializerContext InputError InvocationError MailboxFull Masked
-    MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError NondeterminismError NotAuthorizedError Operon
-    OperonError OperonInternalError OutputError Path PortInUse Query Received RecvTimeout RemoteError RequestError
-    ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic TransactionContext UnknownOperationError
-    WorkflowCancelledError WorkflowConflictError WorkflowContext WorkflowDeadError WorkflowFinishedError
-    WorkflowHandle WorkflowStatus WorkflowTimeout authentication communicator default_required_roles delete get
-    initializer middleware patch post put required_roles security_scheme transaction
-    workflow
+    ApplicationContext Authenticated Body CallNext CatalogError ChildSpec CommunicatorContext ConfigurationError
+    DOWN DatabaseUnavailable DatabaseUnusable DecodingError Down DuplicateEventError EncodingError EventKey
+    ExecutorFull ExecutorStopped HandlerContext Header InitializerContext InputError Intensity IntensityExceeded
+    InvocationError MailboxFull Masked MaxRetriesExceeded MiddlewareContext NonExistentWorkflowError
+    NondeterminismError NotAuthorizedError Operon OperonError OperonInternalError OutputError Path PortInUse Query
+    Received RecvTimeout RemoteError RequestError ResultTimeout Retry Row SchemaTooNew Status StepTimeout Topic
+    TransactionContext UnknownOperationError WorkflowCancelledError WorkflowConflictError WorkflowContext
+    WorkflowDeadError WorkflowFinishedError WorkflowHandle WorkflowStatus WorkflowTimeout authentication child
+    communicator default_required_roles delete get initializer middleware patch post put required_roles
+    security_scheme supervise transaction workflow
 """
 
 ACTORS = """

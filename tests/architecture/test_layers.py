@@ -19,6 +19,7 @@ MODULES: dict[str, set[str]] = {
         "operon.catalog",
         "operon.contexts",
         "operon.handles",
+        "operon.links",
         "operon.operations",
         "operon.routes",
         "operon.topics",

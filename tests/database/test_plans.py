@@ -32,10 +32,12 @@ insert into operon.events (workflow_uuid, step, key, value)
 select workflow_uuid, 0, 'done', '1' from operon.workflows where wait_kind is not null;
 insert into operon.waits (target, waiter, key)
 select workflow_uuid, workflow_uuid, 'never' from operon.workflows where wait_kind is not null;
+insert into operon.monitors (ref, target, watcher)
+select gen_random_uuid(), workflow_uuid, workflow_uuid from operon.workflows where wait_kind is not null;
 insert into operon.checkpoints (workflow_uuid, step, kind, name, output)
 select workflow_uuid, 0, 5, 'now', '1' from operon.workflows where wait_kind is not null;
 """
-LARGE = ("workflows", "checkpoints", "notifications", "events", "waits")
+LARGE = ("workflows", "checkpoints", "notifications", "events", "waits", "monitors")
 SCANS = "select relname, seq_scan from pg_stat_user_tables where schemaname = 'operon' and relname = any ($1)"
 
 
@@ -52,10 +54,12 @@ async def receive(ctx: WorkflowContext, times: int) -> int:
 @operon.workflow
 async def ask(ctx: WorkflowContext, times: int) -> int | None:
     child = await receive(ctx, times)
+    ref = await ctx.monitor(child.workflow_uuid)
     for number in range(times):
         await ctx.send(child.workflow_uuid, number, "topic", idempotency_key=number)
     done, result = await asyncio.gather(ctx.get_event(child.workflow_uuid, DONE), child.get_result())
-    return done if done == result else None
+    down = await ctx.recv(operon.DOWN, required=True)
+    return done if done == result and down.ref == ref else None
 
 
 async def scans(runtime: TestRuntime) -> dict[str, int]:

@@ -45,6 +45,7 @@ def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant
 
 FLUSH = "operon/database/migrations/0002_flush.sql"
 MAIL = "operon/database/migrations/0003_mail.sql"
+LINKS = "operon/database/migrations/0009_links.sql"
 CANCEL = "operon/database/migrations/0005_cancel.sql"
 CHECKPOINTS = "operon/database/checkpoints.sql"
 WORKFLOWS = "operon/database/workflows.sql"
@@ -309,6 +310,42 @@ MUTANTS = (
         "array_agg(j.code order by j.n)",
         "array_agg(j.code order by j.destination)",
         "tests/guarantees/test_messages.py::test_each_sender_of_a_batch_is_told_what_became_of_its_own_message",
+    ),
+    # ------------------------------------------------------------------ links
+    mutant(
+        "who monitors does not wait for an end that is under way",
+        LINKS,
+        "operon.is_owned(whose, x.authenticated_user) for share;",
+        "operon.is_owned(whose, x.authenticated_user);",
+        "tests/database/test_links.py::test_a_workflow_that_is_just_ending_is_not_missed_by_who_monitors_it",
+    ),
+    mutant(
+        "an end does not wait for a watcher that parks",
+        LINKS,
+        "where w.workflow_uuid = any (watchers) order by w.workflow_uuid for key share;",
+        "where w.workflow_uuid = any (watchers);",
+        "tests/database/test_links.py::test_a_watcher_that_is_just_parking_is_woken_by_an_end",
+    ),
+    mutant(
+        "a parent ends without its children",
+        INVOKE,
+        "        if len(self._children):\n            await self._children.close(self)\n        return value",
+        "        return value",
+        "tests/acceptance/test_parent_close.py::test_a_child_is_cancelled_before_its_parent_has_ended",
+    ),
+    mutant(
+        "a dead parent leaves its children",
+        LINKS,
+        "perform operon.cancel(child, reason) from unnest(children) as child;",
+        "",
+        "tests/acceptance/test_parent_close.py::test_a_child_is_cancelled_before_its_parent_has_ended",
+    ),
+    mutant(
+        "a supervisor that is resumed is told of children that are resumed with it",
+        LINKS,
+        "operon.down_of(n.body) = any (members)",
+        "false",
+        "tests/acceptance/test_supervise.py::test_a_tree_that_was_cancelled_and_is_resumed_is_supervised_as_before",
     ),
     # ------------------------------------------------------------------ doorbells
     mutant(

@@ -194,3 +194,34 @@ operon.Operon(Desk, authentication=plainly_who)
 
 # Operations are values: they go where a function of their signature is asked for.
 takes_a_step: Callable[[WorkflowContext, str, int], Awaitable[bool]] = reserve
+
+
+@operon.workflow
+async def watching(ctx: WorkflowContext) -> None:
+    child = await checkout(ctx, "Hamlet", 1)
+    await checkout(ctx.using(timeout=5, parent_close="cancel"), "Hamlet", 1)
+    ref = await ctx.monitor(child.workflow_uuid)
+    assert_type(ref, UUID)
+    assert_type(await ctx.recv(operon.DOWN), operon.Down | None)
+    assert_type(await ctx.recv(operon.DOWN, required=True), operon.Down)
+    assert_type(await ctx.recv_any(operon.DOWN, PAYMENT), Received[Any] | None)
+    assert_type(await ctx.demonitor(ref), bool)
+
+
+desk = operon.supervise(
+    [
+        operon.child("first", checkout, "Hamlet", 1),
+        operon.child("second", checkout, "Hamlet", number=2).using(restart="transient"),
+    ],
+    name="desk",
+    strategy="rest_for_one",
+    intensity=operon.Intensity(restarts=5, period=60),
+)
+counter = operon.supervise([operon.child("desk", desk)], name="counter")
+
+
+@operon.post("/counter")
+async def opening(ctx: HandlerContext) -> None:
+    handle = await counter(ctx)
+    assert_type(handle, WorkflowHandle[None])
+    assert_type(await ctx.get_event(handle.workflow_uuid, operon.EventKey("desk", UUID)), UUID | None)

@@ -198,3 +198,29 @@ class Desk: ...
 @operon.workflow
 async def roles_keep_arguments(ctx: WorkflowContext) -> None:
     await roles_keep_arguments(ctx, "Hamlet")  # wrong
+
+
+@operon.get("/")
+async def a_handler_has_no_mailbox(ctx: HandlerContext) -> None:
+    await ctx.monitor(ctx.workflow_uuid)  # wrong
+
+
+@operon.workflow
+async def what_is_told_of_an_end(ctx: WorkflowContext) -> str:
+    return await ctx.recv(operon.DOWN, required=True)  # wrong
+
+
+@operon.get("/")
+async def a_handler_is_nobodys_parent(ctx: HandlerContext) -> None:
+    await checkout(ctx.using(parent_close="cancel"), "Hamlet", 1)  # wrong
+
+
+@operon.workflow
+async def an_unknown_end(ctx: WorkflowContext) -> None:
+    await checkout(ctx.using(parent_close="forget"), "Hamlet", 1)  # wrong
+
+
+operon.child("seat", checkout, 1, "Hamlet")  # wrong
+operon.child("seat", reserve, "Hamlet", 1)  # wrong
+operon.child("seat", checkout, "Hamlet", 1).using(restart="always")  # wrong
+operon.supervise([checkout], name="seats")  # wrong

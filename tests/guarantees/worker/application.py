@@ -222,6 +222,69 @@ async def nap(ctx: operon.WorkflowContext, seconds: float) -> None:
     )
 
 
+# ------------------------------------------------------------------ links between workflows
+
+
+@operon.workflow
+async def shift(ctx: operon.WorkflowContext, name: str, failures: int) -> str:
+    """Fails in so many of its lives, and then returns."""
+    lives = await ctx.fetchval(
+        "insert into ledger values ($1, 'shift', $2) "
+        "returning (select count(*)::integer from ledger where what = 'shift' and value = $2)",
+        ctx.workflow_uuid,
+        name,
+    )
+    await charge(ctx, name)
+    if lives < failures:
+        raise Refused(name)
+    return name
+
+
+@operon.workflow
+async def endless(ctx: operon.WorkflowContext) -> None:
+    await ctx.recv("never")
+
+
+desk = operon.supervise(
+    [
+        operon.child("a", shift, "a", 2).using(restart="transient"),
+        operon.child("b", shift, "b", 9).using(restart="temporary"),
+    ],
+    name="desk",
+    intensity=operon.Intensity(restarts=10, period=600),
+)
+office = operon.supervise(
+    [
+        operon.child("desk", desk).using(restart="transient"),
+        operon.child("c", shift, "c", 1).using(restart="transient"),
+    ],
+    name="office",
+    intensity=operon.Intensity(restarts=10, period=600),
+)
+
+
+@operon.workflow
+async def oversee(ctx: operon.WorkflowContext) -> list[str]:
+    """Watches a tree of workflows, and ends with a child of each kind."""
+    handle = await office(ctx)
+    refs = [await ctx.monitor(handle.workflow_uuid), await ctx.monitor(handle.workflow_uuid)]
+    await endless(ctx.using(parent_close="cancel"))
+    downs = [await ctx.recv(operon.DOWN, required=True) for _ in refs]
+    await shift(ctx.using(parent_close="wait"), "d", 0)
+    return [f"{down.name} {down.status.value} {refs.index(down.ref)}" for down in downs]
+
+
+# How one `oversee` and all that it started have ended, by name and status.
+ENDS_OF_OVERSEE = {
+    ("oversee", "SUCCESS"): 1,
+    ("office", "SUCCESS"): 1,
+    ("desk", "SUCCESS"): 1,
+    ("shift", "SUCCESS"): 3,  # a, c, d
+    ("shift", "ERROR"): 4,  # twice a, once b and c
+    ("endless", "CANCELLED"): 1,
+}
+
+
 # What the ledger of one `everything` and its child holds in the end.
 LEDGER_OF_EVERYTHING = Counter(
     {"read_committed": 1, "repeatable_read": 1, "serializable": 1, "execute": 1, "fetchrow": 1, "child": 1, "beside": 2}

@@ -22,7 +22,7 @@ import asyncpg
 import asyncpg.protocol
 import msgspec
 
-from operon.database import checkpoints, executors, notifications, supervision, workflows
+from operon.database import checkpoints, executors, monitors, notifications, supervision, workflows
 from operon.database.writer import FLUSH, FLUSH_MAIL
 
 EXCHANGES = (
@@ -46,6 +46,7 @@ NAMES = {
         ("workflows", workflows),
         ("checkpoints", checkpoints),
         ("notifications", notifications),
+        ("monitors", monitors),
         ("supervision", supervision),
     )
     for name, text in module.SQL.items()
