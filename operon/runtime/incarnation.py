@@ -52,6 +52,7 @@ from operon.runtime.parking import Parker
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
+from operon.runtime.suspensions import Suspensions
 from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
 from operon.runtime.waits import WaitKind
@@ -140,6 +141,7 @@ class Incarnation:
             pooled=listening is not None and listening.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
+        self.suspensions = Suspensions(self, settings.suspend_after)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)
         self.parker = Parker(self, settings.park_after_seconds, settings.max_live)
         self.mail_reader = MailReader(look_ups)
@@ -150,7 +152,7 @@ class Incarnation:
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TEMPORARY,  # the next life of a workflow begins from its row, here or elsewhere
-            on_intensity=crowd_of_crashes,
+            on_intensity=lambda _: None,  # many crashes suspend their name (see suspensions), and kill nobody
             children_max=CHILDREN_MAX,
             stopped_by=(StopActor,),
         )
@@ -225,8 +227,8 @@ class Incarnation:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
-        if actor.ended is not None and actor.ended.status is Status.CANCELLED:  # it may have been resumed meanwhile
-            self.activator.ring()
+        if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
+            self.activator.ring()  # a canary may have passed; what was cancelled may have been resumed meanwhile
         self.activator.freed()
 
     async def _crashed(self, actor: WorkflowActor, error: BaseException) -> None:
@@ -239,6 +241,7 @@ class Incarnation:
             )
             if crashes is None:
                 return
+            await self.suspensions.crashed(actor.operation.name, uuid)
             if crashes.in_a_row > self.crash_budget:
                 await self.die(actor, too_often(actor.operation.name, uuid, crashes.in_a_row, crashes.step, error))
             else:
@@ -459,8 +462,3 @@ def too_often(name: str, workflow_uuid: UUID, count: int, step: int, error: Base
     )
     dead.__cause__ = None if isinstance(error, str) else error
     return dead
-
-
-def crowd_of_crashes(supervisor: DynamicSupervisor) -> None:
-    """Many workflows crash at once. Healthy ones are not killed for it; each has a budget of its own."""
-    logger.error("many workflows crash: %r", supervisor)
