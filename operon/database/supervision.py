@@ -60,7 +60,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     state: str
-    kind: str = "child"  # supervisor, child
+    kind: str = "child"  # supervisor, child, name
     strategy: str | None = None
     restart: str | None = None
     restarts: int = 0

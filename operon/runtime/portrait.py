@@ -32,6 +32,7 @@ ACTORS_MAX = 50
 NAMES_MAX = 500
 TROUBLED_MAX = 20
 TEXT_MAX = 300
+DEGRADED = "degraded"  # a name that is suspended: until one of its workflows has passed, none is brought to life
 
 
 def portrait(executor: Executor, pulse: Pulse, commits: Commits) -> Said:
@@ -88,11 +89,16 @@ def encoded(said: Said) -> bytes:
 
 def tree_of(executor: Executor) -> Node:
     """The supervision tree of this process. Of the workflows it has those in trouble; the others are `LiveActor`s."""
-    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), executor.incarnation.clock.now())
+    incarnation = executor.incarnation
+    held = tuple(
+        Node(name, DEGRADED, kind="name", backoff_until=until)
+        for name, until in islice(incarnation.suspensions.until.items(), TROUBLED_MAX)
+    )
+    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), incarnation.clock.now(), held)
 
 
-def node_of(tree: SupervisorSnapshot, now: float, child: ChildSnapshot | None = None) -> Node:
-    """A supervisor, and as whose child it runs."""
+def node_of(tree: SupervisorSnapshot, now: float, held: tuple[Node, ...], child: ChildSnapshot | None = None) -> Node:
+    """A supervisor, and as whose child it runs; that of the workflows also has the names that are suspended."""
     shown = [each for each in tree.children if not tree.dynamic or each.state != ChildState.RUNNING]
     return Node(
         name=tree.name,
@@ -111,14 +117,14 @@ def node_of(tree: SupervisorSnapshot, now: float, child: ChildSnapshot | None = 
         running=tree.running,
         restarting=tree.restarting,
         zombies=tree.zombies,
-        children=tuple(child_of(each, now) for each in shown),
+        children=(*(held if tree.dynamic else ()), *(child_of(each, now, held) for each in shown)),
         omitted=tree.omitted + len(tree.children) - len(shown),
     )
 
 
-def child_of(child: ChildSnapshot, now: float) -> Node:
+def child_of(child: ChildSnapshot, now: float, held: tuple[Node, ...]) -> Node:
     if child.tree is not None:
-        return node_of(child.tree, now, child)
+        return node_of(child.tree, now, held, child)
     return Node(
         name=child.name,
         state=child.state,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -166,6 +166,8 @@ async def test_a_suspended_name_is_degraded_and_its_workflows_say_why_they_wait(
     answer = await get(runtime)
 
     assert [(each["name"], each["crashes"]) for each in answer["suspended"]] == [("breaks", MANY)]
+    (name,) = [node for node in nodes(answer["executors"][0]["tree"]) if node["state"] == "degraded"]
+    assert (name["name"], name["kind"], name["backoff_until"]) == ("breaks", "name", answer["suspended"][0]["until"])
     text = (await why(runtime, handle.workflow_uuid))["text"]
     assert text.startswith("`breaks` is suspended for ")
     assert f"{MANY} workflows crashed. The canary tries at " in text
@@ -237,6 +239,13 @@ async def test_a_suspension_outlives_who_suspended_and_one_executor_tries_for_al
         # Of all that was started when it was suspended, one at most has run: the canary.
         assert len({parked, *started} & set(lines)) <= 1
         await until_true(url, "select count(*) = 1 from operon.supervision_events where kind = 'lifted'")
+
+
+def nodes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A tree, and all below it."""
+    yield tree
+    for child in tree.get("children", ()):
+        yield from nodes(child)
 
 
 async def park(runtime: TestRuntime, workflow_uuid: UUID) -> None:
