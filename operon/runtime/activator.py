@@ -270,6 +270,7 @@ class Activator:
                 parked=workflow.parked,
                 mailbox=boxes.get(uuid),
                 crashes=workflow.crash_count,
+                crash_step=workflow.crash_step,
             )
             incarnation.committer.mend(uuid)  # it may have been cancelled here, and resumed
             incarnation.spawn(actor)

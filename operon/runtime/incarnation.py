@@ -49,6 +49,7 @@ from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
+from operon.runtime.poison import set_aside
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
@@ -253,6 +254,15 @@ class Incarnation:
         except Exception:
             logger.exception("a crash could not be recorded; this executor starts again")
             self.fence()
+
+    def deliveries(self, of_topic: int | None) -> int:
+        """After how many crashes in a row at one message it is set aside, before the workflow itself is given up."""
+        return min(of_topic or self._settings.max_deliveries, max(1, self.crash_budget))
+
+    def set_aside(self, actor: WorkflowActor, step: int, topic: str | None, body: bytes) -> None:
+        """Makes a dead letter of a message at which a workflow crashed too often. Its life is over."""
+        self._dying.add(task := asyncio.get_running_loop().create_task(set_aside(self, actor, step, topic, body)))
+        task.add_done_callback(self._dying.discard)
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""

@@ -28,6 +28,7 @@ from operon.runtime import messages, statements
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
+from operon.runtime.poison import refuse_poison
 from operon.runtime.results import Owned
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
@@ -315,6 +316,8 @@ class StepInvoker:
         name = name_of(topic)
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
+        if step.recorded is not None and self._actor.crashed:
+            refuse_poison(self._incarnation, self._actor, step.recorded, {name: topic})
         decode = or_nothing(codec_for(topic).decode)
         return self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
 
@@ -328,6 +331,8 @@ class StepInvoker:
         timeout = as_seconds(timeout)
         name = ", ".join(str(each) for each in by_name)
         step = self._journal.call(StepKind.RECV, name)
+        if step.recorded is not None and self._actor.crashed:
+            refuse_poison(self._incarnation, self._actor, step.recorded, by_name)
 
         @or_nothing
         def decode(stored: bytes) -> Received[Any]:

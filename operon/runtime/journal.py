@@ -203,6 +203,10 @@ class Journal:
         """How many steps were recorded before this life began."""
         return len(self._recorded)
 
+    def ends_with(self, recorded: Checkpoint) -> bool:
+        """Whether this is the last of the recorded steps, and none before it is missing."""
+        return len(self._recorded) == recorded.step + 1 == max(self._recorded) + 1
+
     @property
     def outstanding(self) -> int:
         """How many steps were called and have not answered."""

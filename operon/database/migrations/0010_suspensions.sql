@@ -1,5 +1,7 @@
--- Names that are suspended. When many workflows of one name crash within a short time, more of them will: none of that
--- name is brought to life any more, on any executor, until one that is tried got past the place where the others crashed.
+-- Names that are suspended, and messages that are set aside.
+--
+-- When many workflows of one name crash within a short time, more of them will: none of that name is brought to life any
+-- more, on any executor, until one that is tried got past the place where the others crashed.
 
 -- Who crashed of late, and how far it was. Forgotten when their name goes on, and by the hourly sweep.
 create table operon.crashers (
@@ -65,6 +67,37 @@ begin
     end if;
     delete from operon.crashers c where c.name = suspended;
     perform pg_catalog.pg_notify('operon_all', 'work');
+    return true;
+end
+$$;
+
+-- Takes back a receipt at which a workflow of `me` crashed too often: its message becomes a dead letter, and the next
+-- life receives the one after it. The steps of the workflow end with that receipt, and nothing of it is being flushed.
+-- Locks the executor first, as a flush does: it is that one's, or it happens not at all. False then.
+create function operon.set_aside(
+    me bigint, id uuid, its_epoch integer, receipt integer, its_topic text, its_body bytea, why text, pause smallint
+) returns boolean language plpgsql set search_path = '' as $$
+begin
+    perform from operon.executors e where e.incarnation = me and e.state <> 2 for share;
+    if not found then
+        return false;
+    end if;
+    perform from operon.workflows w
+    where w.workflow_uuid = id and w.owner = me and w.epoch = its_epoch and w.status = 0 for no key update;
+    if not found then
+        return false;
+    end if;
+    -- When it was received stands for when it was sent, which went with it out of the mailbox.
+    insert into operon.dead_letters (destination, sequence, sent_at, topic, body, reason, detail)
+    select id, pg_catalog.nextval('operon.notifications_sequence_seq'), c.completed_at, its_topic, its_body, 'poison', why
+    from operon.checkpoints c where c.workflow_uuid = id and c.step = receipt;
+    -- With it goes what was announced later. Until when it waits stays (-1 - receipt).
+    delete from operon.checkpoints c where c.workflow_uuid = id and (c.step = receipt or c.step < -1 - receipt);
+    update operon.workflows w
+    set crash_count = 0, crash_step = receipt, updated_at = clock_timestamp(),
+        wait_kind = pause, wait_what = 'its next life', wait_since = clock_timestamp(), wait_topics = null,
+        wake_at = operon.clock()
+    where w.workflow_uuid = id;
     return true;
 end
 $$;
