@@ -84,11 +84,15 @@ async def set_aside(
     step: int,
     topic: str | None,
     body: bytes,
+    times: int,
     detail: str,
     wait_kind: int,
-) -> bool:
-    """Takes back the receipt that a workflow of ours crashes at, and parks it; False if it is not ours any more."""
-    done: bool = await connection.fetchval(
-        SQL["set_aside"], incarnation, workflow_uuid, epoch, step, topic, body, detail, wait_kind
+) -> bool | None:
+    """Takes back the receipt that a workflow of ours crashed at so many times, and parks it.
+
+    False if it has got further than that, and keeps it; None if it is not ours any more.
+    """
+    done: bool | None = await connection.fetchval(
+        SQL["set_aside"], incarnation, workflow_uuid, epoch, step, topic, body, times, detail, wait_kind
     )
     return done

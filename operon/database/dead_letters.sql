@@ -24,4 +24,4 @@ select count(*) from purged
 select last_error from operon.workflows where workflow_uuid = $1
 
 -- name: set_aside
-select operon.set_aside($1, $2, $3, $4, $5, $6, $7, $8)
+select operon.set_aside($1, $2, $3, $4, $5, $6, $7, $8, $9)

@@ -165,8 +165,9 @@ class Activator:
             batch = dict.fromkeys(islice(self._woken, room))
             for workflow_uuid in batch:
                 del self._woken[workflow_uuid]
+            settled = [uuid for uuid in batch if uuid not in incarnation.unsettled]
             try:
-                loaded = await workflows.load(connection, incarnation.number, batch, self._names)
+                loaded = await workflows.load(connection, incarnation.number, settled, self._names)
                 loaded = [workflow for workflow in loaded if incarnation.suspensions.admits(workflow)]
                 await self._activate(connection, loaded)
                 incarnation.parker.returned += len(loaded)
@@ -205,7 +206,9 @@ class Activator:
                     incarnation.notifier.missed(candidate.wake_at is None)
                 elif candidate.wake_at is None:
                     actor.ring()
-            elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
+            elif candidate.workflow_uuid in incarnation.live or candidate.workflow_uuid in incarnation.unsettled:
+                continue  # cancelled and resumed, it may still be leaving
+            else:
                 (suspects if candidate.suspect else orphans).append(candidate.workflow_uuid)
         orphans += suspects[:1]
         if not room or not orphans:

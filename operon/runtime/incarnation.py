@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -108,6 +108,7 @@ class Incarnation:
         self._record = record
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
+        self.unsettled: set[UUID] = set()  # workflows the end of whose last life is being recorded: no next one yet
         self._pausing: set[UUID] = set()  # workflows that crashed here and are to be run again
         own, listening = routes.own, routes.listening
         self.lease = Lease(
@@ -222,8 +223,7 @@ class Incarnation:
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed) and not self._fenced and not self.draining:
-            self._dying.add(task := asyncio.get_running_loop().create_task(self._crashed(actor, exit.error)))
-            task.add_done_callback(self._dying.discard)
+            self._settle(actor, self._crashed(actor, exit.error))
         if actor.ended is None:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
@@ -231,6 +231,12 @@ class Incarnation:
         if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
             self.activator.ring()  # a canary may have passed; what was cancelled may have been resumed meanwhile
         self.activator.freed()
+
+    def _settle(self, actor: WorkflowActor, recording: Coroutine[Any, Any, None]) -> None:
+        """Records what became of a life. Until that is done, its row says what it said before."""
+        self.unsettled.add(actor.workflow_uuid)
+        self._dying.add(task := asyncio.get_running_loop().create_task(recording))
+        task.add_done_callback(self._dying.discard)
 
     async def _crashed(self, actor: WorkflowActor, error: BaseException) -> None:
         """An actor crashed: its workflow pauses and is run again, unless its budget is used up."""
@@ -240,6 +246,7 @@ class Incarnation:
             crashes = await self.look_ups.ask(
                 lambda c: workflows.crashed(c, self.number, uuid, stored, WaitKind.CRASH, self.jitter(), LONGEST_PAUSE)
             )
+            self.unsettled.discard(uuid)
             if crashes is None:
                 return
             await self.suspensions.crashed(actor.operation.name, uuid)
@@ -261,8 +268,7 @@ class Incarnation:
 
     def set_aside(self, actor: WorkflowActor, step: int, topic: str | None, body: bytes) -> None:
         """Makes a dead letter of a message at which a workflow crashed too often. Its life is over."""
-        self._dying.add(task := asyncio.get_running_loop().create_task(set_aside(self, actor, step, topic, body)))
-        task.add_done_callback(self._dying.discard)
+        self._settle(actor, set_aside(self, actor, step, topic, body))
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""

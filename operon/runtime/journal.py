@@ -204,8 +204,8 @@ class Journal:
         return len(self._recorded)
 
     def ends_with(self, recorded: Checkpoint) -> bool:
-        """Whether this is the last of the recorded steps, and none before it is missing."""
-        return len(self._recorded) == recorded.step + 1 == max(self._recorded) + 1
+        """Whether this is the last of the recorded steps."""
+        return recorded.step == max(self._recorded)
 
     @property
     def outstanding(self) -> int:

@@ -1,7 +1,7 @@
 """Poison: a message at whose receipt its workflow crashes again and again. Where the topic says so, it is set aside.
 
-The rule: a receipt is taken back only when it is the last that a workflow has recorded, and only by a life that has
-recorded nothing yet. A life that is about to be given such a message ends instead; one transaction takes the receipt
+The rule: a receipt is taken back only when it is the last that a workflow has recorded, and only between two lives. A
+life that is about to be given such a message ends instead; when all of it is flushed, one transaction takes the receipt
 out of the records, puts the message among the dead letters and parks the workflow, whose next life receives what comes
 after it. A step that was recorded since is progress, and then the message was not what it crashed at.
 
@@ -47,7 +47,7 @@ def refuse_poison(
     topic = topics.get(name)
     if not isinstance(topic, Topic) or topic.on_poison == "stop":
         return
-    if actor.crashes_here < incarnation.deliveries(topic.max_deliveries) or journal.grown:
+    if actor.crashes_here < incarnation.deliveries(topic.max_deliveries):
         return
     actor.halt(Evicted("a message is set aside"))
     incarnation.set_aside(actor, recorded.step, name, body)
@@ -66,18 +66,21 @@ async def set_aside(incarnation: Incarnation, actor: WorkflowActor, step: int, t
 
 async def _set_aside(incarnation: Incarnation, actor: WorkflowActor, step: int, topic: str | None, body: bytes) -> None:
     uuid, name, times = actor.workflow_uuid, actor.operation.name, actor.crashes_here
+    await incarnation.committer.drained()
     stored = await incarnation.look_ups.ask(lambda connection: dead_letters.last_error(connection, uuid))
     detail = f"crashed {name!r} {times} times in a row at step {step}{cause(stored)}"
     done = await incarnation.look_ups.ask(
         lambda connection: dead_letters.set_aside(
-            connection, incarnation.number, uuid, actor.epoch, step, topic, body, detail, WaitKind.CRASH
+            connection, incarnation.number, uuid, actor.epoch, step, topic, body, times, detail, WaitKind.CRASH
         )
     )
+    incarnation.unsettled.discard(uuid)
+    if done is not None:
+        incarnation.activator.wake(uuid)
     if done:
         under = "without a topic" if topic is None else f"under {topic!r}"
         text = f"{name} {uuid} crashed {times} times at a message {under}, which is a dead letter now"
         incarnation.record_of(uuid, Kind.SET_ASIDE, text)
-        incarnation.activator.wake(uuid)
 
 
 def cause(stored: bytes | None) -> str:

@@ -271,13 +271,13 @@ async def test_an_executor_that_was_declared_dead_sets_nothing_aside(runtime: Te
     )
     owner = "select owner, epoch from operon.workflows"
     number, epoch = tuple((await runtime.fetch(owner))[0])
-    take = "select operon.set_aside($1, $2, $3, 0, 'words', '1', '', 4::smallint)"
-    foreign = await runtime.fetchval(take, number + 1, handle.workflow_uuid, epoch)
-    earlier = await runtime.fetchval(take, number, handle.workflow_uuid, epoch - 1)
+    take = "select operon.set_aside($1, $2, $3, 0, 'words', '1', $4, '', 4::smallint)"
+    foreign = await runtime.fetchval(take, number + 1, handle.workflow_uuid, epoch, 0)
+    earlier = await runtime.fetchval(take, number, handle.workflow_uuid, epoch - 1, 0)
     await runtime.execute("update operon.executors set state = 2")
-    dead = await runtime.fetchval(take, number, handle.workflow_uuid, epoch)
+    dead = await runtime.fetchval(take, number, handle.workflow_uuid, epoch, 0)
 
-    assert [foreign, earlier, dead] == [False] * 3
+    assert [foreign, earlier, dead] == [None] * 3
     assert len(await runtime.fetch(LETTERS)) == 1
     await runtime.execute("delete from operon.checkpoints")
 

@@ -71,33 +71,39 @@ begin
 end
 $$;
 
--- Takes back a receipt at which a workflow of `me` crashed too often: its message becomes a dead letter, and the next
--- life receives the one after it. The steps of the workflow end with that receipt, and nothing of it is being flushed.
--- Locks the executor first, as a flush does: it is that one's, or it happens not at all. False then.
+-- Takes back a receipt at which a workflow of `me` crashed so many times: its message becomes a dead letter. Its life is
+-- over, and all of it is flushed; the next one receives the message that comes after. False if there is more than that
+-- receipt after all, which then stays; null if the workflow is not ours any more.
+-- Locks the executor first, as a flush does, so that all of this is that executor's, or nothing.
 create function operon.set_aside(
-    me bigint, id uuid, its_epoch integer, receipt integer, its_topic text, its_body bytea, why text, pause smallint
+    me bigint, id uuid, its_epoch integer, receipt integer, its_topic text, its_body bytea, times integer, why text,
+    pause smallint
 ) returns boolean language plpgsql set search_path = '' as $$
+declare
+    is_stuck boolean; -- it has recorded nothing since
 begin
     perform from operon.executors e where e.incarnation = me and e.state <> 2 for share;
     if not found then
-        return false;
+        return null;
     end if;
-    perform from operon.workflows w
+    select w.crash_count = times and w.crash_step = operon.progress(id) into is_stuck from operon.workflows w
     where w.workflow_uuid = id and w.owner = me and w.epoch = its_epoch and w.status = 0 for no key update;
     if not found then
-        return false;
+        return null;
     end if;
-    -- When it was received stands for when it was sent, which went with it out of the mailbox.
-    insert into operon.dead_letters (destination, sequence, sent_at, topic, body, reason, detail)
-    select id, pg_catalog.nextval('operon.notifications_sequence_seq'), c.completed_at, its_topic, its_body, 'poison', why
-    from operon.checkpoints c where c.workflow_uuid = id and c.step = receipt;
-    -- With it goes what was announced later. Until when it waits stays (-1 - receipt).
-    delete from operon.checkpoints c where c.workflow_uuid = id and (c.step = receipt or c.step < -1 - receipt);
+    if is_stuck then
+        -- When it was received stands for when it was sent, which went with it out of the mailbox.
+        insert into operon.dead_letters (destination, sequence, sent_at, topic, body, reason, detail)
+        select id, pg_catalog.nextval('operon.notifications_sequence_seq'), c.completed_at, its_topic, its_body, 'poison', why
+        from operon.checkpoints c where c.workflow_uuid = id and c.step = receipt;
+        -- With it goes what was announced later. Until when it waits stays (-1 - receipt).
+        delete from operon.checkpoints c where c.workflow_uuid = id and (c.step = receipt or c.step < -1 - receipt);
+        update operon.workflows w set crash_count = 0, crash_step = w.crash_step - 1 where w.workflow_uuid = id;
+    end if;
     update operon.workflows w
-    set crash_count = 0, crash_step = receipt, updated_at = clock_timestamp(),
-        wait_kind = pause, wait_what = 'its next life', wait_since = clock_timestamp(), wait_topics = null,
-        wake_at = operon.clock()
+    set updated_at = clock_timestamp(), wait_kind = pause, wait_what = 'its next life', wait_since = clock_timestamp(),
+        wait_topics = null, wake_at = operon.clock()
     where w.workflow_uuid = id;
-    return true;
+    return is_stuck;
 end
 $$;
