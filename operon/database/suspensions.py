@@ -15,11 +15,11 @@ FIRST_PAUSE_SECONDS = 5.0  # until one is tried; twice as much each time
 LONGEST_PAUSE_SECONDS = 300.0
 
 
-class Begun(NamedTuple):
-    """A name was suspended: after how many workflows had crashed, and when one is tried."""
+class Counted(NamedTuple):
+    """How many workflows of a name crashed within the window; and if that suspends it, when one is tried."""
 
     crashes: int
-    until: float
+    until: float | None
 
 
 class Trial(NamedTuple):
@@ -29,10 +29,11 @@ class Trial(NamedTuple):
     until: float
 
 
-async def count_crash(connection: Connection, workflow_uuid: UUID, many: int) -> Begun | None:
+async def count_crash(connection: Connection, workflow_uuid: UUID, many: int) -> Counted:
     """Counts a workflow that crashed. Its name is suspended when it is one of `many` within the window."""
-    row = await connection.fetchrow(SQL["count_crash"], workflow_uuid, many, WINDOW_SECONDS, FIRST_PAUSE_SECONDS)
-    return None if row is None else Begun(*row)
+    return Counted(
+        *await connection.fetchrow(SQL["count_crash"], workflow_uuid, many, WINDOW_SECONDS, FIRST_PAUSE_SECONDS)
+    )
 
 
 async def try_one(connection: Connection, name: str) -> Trial | None:

@@ -1,5 +1,5 @@
 -- name: count_crash
--- A row if this crash suspends the name of the workflow.
+-- How many of its name crashed of late; and when one is tried, if this crash suspends it.
 select in_all, tried_at from operon.count_crash($1, $2, $3, $4)
 
 -- name: try_one

@@ -11,6 +11,7 @@ changes, so that a start costs no question; a name may be taken for open for as 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -57,7 +58,8 @@ class Suspensions:
     def __init__(self, incarnation: Incarnation, many: int) -> None:
         """`many`: how many workflows of one name crash within the window before it is suspended; 0 for never."""
         self._incarnation = incarnation
-        self._many = many
+        self.many = many
+        self.crashing: dict[str, tuple[int, float]] = {}  # how many had, within the window, when one last crashed here
         self.until: Mapping[str, float | None] = {}  # by name: when one is tried
         self.canaries: dict[str, Canary] = {}
 
@@ -112,18 +114,24 @@ class Suspensions:
     async def crashed(self, name: str, workflow_uuid: UUID) -> None:
         """A workflow crashed, which its row says already: it may be one too many."""
         incarnation = self._incarnation
-        if self._many:
-            begun = await incarnation.look_ups.ask(
-                lambda connection: suspensions.count_crash(connection, workflow_uuid, self._many)
+        if self.many:
+            count, until = await incarnation.look_ups.ask(
+                lambda connection: suspensions.count_crash(connection, workflow_uuid, self.many)
             )
-            if begun is not None:
-                self.until = {**self.until, name: begun.until}
-                crashed = f"{some(begun.crashes, 'workflow')} crashed within {suspensions.WINDOW_SECONDS:g} s"
-                self._record(Kind.SUSPENDED, name, f"{name} is suspended: {crashed}", crashes=begun.crashes)
+            self.crashing[name] = count, time.monotonic()
+            if until is not None:
+                self.until = {**self.until, name: until}
+                crashed = f"{some(count, 'workflow')} crashed within {suspensions.WINDOW_SECONDS:g} s"
+                self._record(Kind.SUSPENDED, name, f"{name} is suspended: {crashed}", crashes=count)
         if self._is_canary(name, workflow_uuid):
             del self.canaries[name]
             text = f"{name} stays suspended: {workflow_uuid}, which was tried, crashed too"
             self._record(Kind.SUSPENDED, name, text, canary=str(workflow_uuid))
+
+    def crashes(self, name: str) -> int:
+        """How many workflows of a name have crashed of late, on all executors, as far as is known here."""
+        count, at = self.crashing.get(name, (0, 0.0))
+        return count if time.monotonic() - at < suspensions.WINDOW_SECONDS else 0
 
     async def judge(self, connection: Connection) -> None:
         """Lets the names go on whose canary has passed. One that has left without a verdict is followed by another."""

@@ -168,6 +168,7 @@ async def test_a_suspended_name_is_degraded_and_its_workflows_say_why_they_wait(
     assert [(each["name"], each["crashes"]) for each in answer["suspended"]] == [("breaks", MANY)]
     (name,) = [node for node in nodes(answer["executors"][0]["tree"]) if node["state"] == "degraded"]
     assert (name["name"], name["kind"], name["backoff_until"]) == ("breaks", "name", answer["suspended"][0]["until"])
+    assert name["intensity"] == {"used": MANY, "allowed": MANY, "window_seconds": 60.0}
     text = (await why(runtime, handle.workflow_uuid))["text"]
     assert text.startswith("`breaks` is suspended for ")
     assert f"{MANY} workflows crashed. The canary tries at " in text

@@ -24,15 +24,17 @@ create table operon.suspensions (
     tries integer not null default 0
 );
 
--- Counts a workflow whose actor, or process, crashed where it stands now. A row if that suspends its name.
-create function operon.count_crash(id uuid, many integer, window_seconds float8, pause_seconds float8)
-returns table (in_all integer, tried_at float8) language plpgsql set search_path = '' as $$
+-- Counts a workflow whose actor, or process, crashed where it stands now: how many of its name did within the window, and
+-- if that suspends the name, when one of them is tried.
+create function operon.count_crash(
+    id uuid, many integer, window_seconds float8, pause_seconds float8, out in_all integer, out tried_at float8
+) language plpgsql set search_path = '' as $$
 declare
     crasher operon.crashers;
-    counted integer;
     furthest integer;
-    new boolean;
+    is_new boolean;
 begin
+    in_all := 0;
     insert into operon.crashers (name, workflow_uuid, at, step)
     select w.name, w.workflow_uuid, operon.clock(), w.crash_step from operon.workflows w
     where w.workflow_uuid = id and w.crash_step = operon.progress(id)
@@ -41,19 +43,20 @@ begin
     if not found then
         return;
     end if;
-    select count(*), max(c.step) into counted, furthest from operon.crashers c
+    select count(*), max(c.step) into in_all, furthest from operon.crashers c
     where c.name = crasher.name and c.at > operon.clock() - pg_catalog.make_interval(secs => window_seconds);
-    if counted < many then
+    if in_all < many then
         return;
     end if;
     insert into operon.suspensions as s (name, until, crashes, step)
-    values (crasher.name, operon.clock() + pg_catalog.make_interval(secs => pause_seconds), counted, furthest)
+    values (crasher.name, operon.clock() + pg_catalog.make_interval(secs => pause_seconds), in_all, furthest)
     on conflict on constraint suspensions_pkey do update
     set crashes = greatest(s.crashes, excluded.crashes), step = greatest(s.step, excluded.step)
-    returning s.xmax = 0, s.crashes, extract(epoch from s.until)::float8 into new, in_all, tried_at;
-    if new then
+    returning s.xmax = 0, extract(epoch from s.until)::float8 into is_new, tried_at;
+    if is_new then
         perform pg_catalog.pg_notify('operon_all', 'work'); -- whoever looks for work sees the names that are suspended
-        return next;
+    else
+        tried_at := null;
     end if;
 end
 $$;
