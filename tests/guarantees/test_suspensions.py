@@ -209,6 +209,17 @@ async def test_every_executor_holds_them_and_one_of_all_tries(runtime: TestRunti
     assert await runtime.fetch(SUSPENDED) == []
 
 
+async def test_of_any_number_that_want_to_try_at_once_one_may(runtime: TestRuntime) -> None:
+    await suspended(runtime)
+    await runtime.execute("update operon.suspensions set until = operon.clock()")
+    look_ups = runtime.executor.look_ups
+
+    trials = await asyncio.gather(*(look_ups.ask(lambda c: suspensions.try_one(c, "breaks")) for _ in range(5)))
+
+    assert sum(trial is not None for trial in trials) <= 1  # none, if the executor was quicker
+    assert await runtime.fetchval("select tries from operon.suspensions") == 1
+
+
 @pytest.mark.long
 async def test_a_suspension_outlives_who_suspended_and_one_executor_tries_for_all(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
