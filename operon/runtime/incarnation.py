@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -223,7 +224,9 @@ class Incarnation:
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed) and not self._fenced and not self.draining:
-            self._settle(actor, self._crashed(actor, exit.error))
+            stored = encode_error(exit.error)
+            traceback.clear_frames(exit.error.__traceback__)  # what filled the memory is in them
+            self._settle(actor, self._crashed(actor, exit.error, stored))
         if actor.ended is None:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
@@ -238,9 +241,9 @@ class Incarnation:
         self._dying.add(task := asyncio.get_running_loop().create_task(recording))
         task.add_done_callback(self._dying.discard)
 
-    async def _crashed(self, actor: WorkflowActor, error: BaseException) -> None:
+    async def _crashed(self, actor: WorkflowActor, error: BaseException, stored: bytes) -> None:
         """An actor crashed: its workflow pauses and is run again, unless its budget is used up."""
-        uuid, stored = actor.workflow_uuid, encode_error(error)
+        uuid = actor.workflow_uuid
         try:
             await self.committer.drained()  # what was recorded in this life is progress
             crashes = await self.look_ups.ask(
