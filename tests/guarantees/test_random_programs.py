@@ -7,9 +7,11 @@ of each that is lost, done twice or seen out of order, one of the facts below wo
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +20,9 @@ import pytest
 from operon.errors import ExecutorFull
 from operon.handles import WorkflowHandle
 from operon.testing import TestRuntime
-from tests.guarantees.programs import steps
-from tests.guarantees.programs.steps import Author, Step
+from tests.guarantees.executors import programs
+from tests.guarantees.executors.process import ExecutorProcess, executor
+from tests.guarantees.executors.programs import Author, Step
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -29,13 +32,15 @@ LIVES: dict[str, dict[str, Any]] = {
     "in memory": {},
     "few in memory": {"max_live": 3, "park_after_seconds": 0.01},
 }
-SEEDS = range(12)
+SEEDS = range(6)
 CRASHES = 3
+KILLS = 4
+HASTY = {"lease_seconds": 3, "heartbeat_seconds": 0.5, "poll_seconds": 0.2}
 
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
 async def test_what_workflows_have_seen_is_possible(life: dict[str, Any]) -> None:
-    async with TestRuntime(steps, poll_seconds=0.2, **life) as runtime:
+    async with TestRuntime(programs, poll_seconds=0.2, **life) as runtime:
         await runtime.execute("create table written (workflow uuid, number integer)")
         for seed in SEEDS:
             await one(runtime, Author(seed))
@@ -43,7 +48,7 @@ async def test_what_workflows_have_seen_is_possible(life: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
 async def test_what_workflows_have_seen_is_possible_also_when_they_crash(life: dict[str, Any]) -> None:
-    async with TestRuntime(steps, poll_seconds=0.2, **life) as runtime:
+    async with TestRuntime(programs, poll_seconds=0.2, **life) as runtime:
         await runtime.execute("create table written (workflow uuid, number integer)")
         for seed in SEEDS:
             await one(runtime, Author(1000 + seed), crashes=CRASHES)
@@ -53,10 +58,35 @@ async def test_what_workflows_have_seen_is_possible_also_when_they_crash(life: d
 async def test_what_workflows_have_seen_is_possible_also_when_they_are_cancelled_and_resumed(
     life: dict[str, Any],
 ) -> None:
-    async with TestRuntime(steps, poll_seconds=0.2, **life) as runtime:
+    async with TestRuntime(programs, poll_seconds=0.2, **life) as runtime:
         await runtime.execute("create table written (workflow uuid, number integer)")
         for seed in SEEDS:
             await one(runtime, Author(2000 + seed), cancels=5)
+
+
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
+async def test_what_workflows_have_seen_is_possible_also_when_their_processes_are_killed(life: dict[str, Any]) -> None:
+    async with TestRuntime(programs, poll_seconds=0.2) as runtime, AsyncExitStack() as executors:
+        await runtime.execute("create table written (workflow uuid, number integer)")
+
+        async def another() -> ExecutorProcess:
+            return await executors.enter_async_context(executor(runtime.database_url, 0, "programs", **HASTY, **life))
+
+        running = [await another(), await another()]
+        for seed in SEEDS[:KILLS]:
+            author = Author(3000 + seed, workflows=12)
+            handles = [await begun(runtime, uuid, program) for uuid, program in author.programs().items()]
+            await asyncio.sleep(random.uniform(0, 0.5))
+            running.pop(0).kill()
+            running.append(await another())
+            await seen_by(runtime, author, handles)
+
+
+async def begun(runtime: TestRuntime, uuid: UUID, program: list[Step]) -> WorkflowHandle[Any]:
+    """Wherever there is room for it."""
+    inputs = json.dumps({"program": program})
+    await runtime.fetchval("select operon.start('run', $1, $2)", inputs, uuid)
+    return runtime.context.retrieve_workflow(uuid)
 
 
 async def one(runtime: TestRuntime, author: Author, crashes: int = 0, cancels: int = 0) -> None:
@@ -71,8 +101,12 @@ async def one(runtime: TestRuntime, author: Author, crashes: int = 0, cancels: i
         await handle.cancel()
         await asyncio.sleep(random.uniform(0, 0.05))
         await handle.resume()
-    results = await asyncio.gather(*(handle.get_result(timeout=120) for handle in handles))
+    await seen_by(runtime, author, handles)
 
+
+async def seen_by(runtime: TestRuntime, author: Author, handles: list[WorkflowHandle[Any]]) -> None:
+    """Waits for the end of the programs, and looks at what they have seen."""
+    results = await asyncio.gather(*(handle.get_result(timeout=120) for handle in handles))
     await possible(runtime, dict(zip(author.uuids, results, strict=True)))
 
 
@@ -81,7 +115,7 @@ async def started(runtime: TestRuntime, uuid: UUID, program: list[Step]) -> Work
     async with asyncio.timeout(60):
         while True:
             try:
-                return await steps.run(runtime.context.using(workflow_uuid=uuid), program)
+                return await programs.run(runtime.context.using(workflow_uuid=uuid), program)
             except ExecutorFull:
                 await asyncio.sleep(0.01)
 
@@ -89,12 +123,12 @@ async def started(runtime: TestRuntime, uuid: UUID, program: list[Step]) -> Work
 async def possible(runtime: TestRuntime, results: dict[UUID, list[list[Any]]]) -> None:
     """Whether these answers, and what is in the database, go together."""
     answers = {uuid: list(flat(result)) for uuid, result in results.items()}
-    everything = [step for steps_ in answers.values() for step in steps_]
+    everything = [step for steps in answers.values() for step in steps]
 
     sent = Counter((to, topic, number) for _, (to, topic, number), told in of(everything, "send") if told == "sent")
     received: Counter[tuple[str, str | None, int]] = Counter()
-    for uuid, steps_ in answers.items():
-        received.update((str(uuid), topic, message[1]) for topic, message in receipts(steps_))
+    for uuid, steps in answers.items():
+        received.update((str(uuid), topic, message[1]) for topic, message in receipts(steps))
     left = await runtime.fetch(LEFT, list(results))
     received.update((str(row["destination"]), row["topic"], row["number"]) for row in left)
     assert received == sent
@@ -103,7 +137,7 @@ async def possible(runtime: TestRuntime, results: dict[UUID, list[list[Any]]]) -
         in_order: dict[tuple[str, str | None], list[int]] = defaultdict(list)
         for topic, (sender, number) in receipts(result):
             in_order[sender, topic].append(number)
-        written = [arguments[2] for steps_ in results.values() for name, arguments, _ in steps_ if name == "send"]
+        written = [arguments[2] for steps in results.values() for name, arguments, _ in steps if name == "send"]
         for numbers in in_order.values():
             known = [number for number in numbers if number in written]
             assert known == sorted(known), (uuid, in_order)
@@ -140,13 +174,13 @@ def flat(result: list[list[Any]]) -> Iterator[list[Any]]:
                 yield from flat(branch)
 
 
-def of(steps_: list[list[Any]], name: str) -> Iterator[list[Any]]:
-    return (step for step in steps_ if step[0] == name)
+def of(steps: list[list[Any]], name: str) -> Iterator[list[Any]]:
+    return (step for step in steps if step[0] == name)
 
 
-def receipts(steps_: list[list[Any]]) -> Iterator[tuple[str | None, list[Any]]]:
+def receipts(steps: list[list[Any]]) -> Iterator[tuple[str | None, list[Any]]]:
     """Topic and message of each receipt that got one."""
-    for name, arguments, answer in steps_:
+    for name, arguments, answer in steps:
         if answer is not None and name == "recv":
             yield arguments[0], answer
         elif answer is not None and name == "recv_any":

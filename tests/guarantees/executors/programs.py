@@ -17,7 +17,7 @@ TOPICS = ("a", "b", None)
 KEYS = ("x", "y")
 SPACE = UUID("0c5ddb5a-51f3-5b4c-a6ab-d5f37e8a2d5c")
 
-Step = tuple[str, list[Any]]
+Step = list[Any]  # its name, and its arguments
 
 
 class Author:
@@ -36,7 +36,7 @@ class Author:
     def _program(self, length: int, depth: int) -> list[Step]:
         names = [name for name in WEIGHTS if depth < 2 or name not in ("child", "gather")]
         chosen = self._chance.choices(names, [WEIGHTS[name] for name in names], k=length)
-        return [(name, self._arguments(name, depth)) for name in chosen]
+        return [[name, self._arguments(name, depth)] for name in chosen]
 
     def _arguments(self, name: str, depth: int) -> list[Any]:
         chance = self._chance
@@ -87,12 +87,12 @@ WEIGHTS = {
 
 
 @operon.workflow
-async def run(ctx: operon.WorkflowContext, program: list[tuple[str, list[Any]]]) -> list[list[Any]]:
+async def run(ctx: operon.WorkflowContext, program: list[Step]) -> list[list[Any]]:
     """The steps with their answers, in the order in which they were written."""
     return await perform(ctx, program)
 
 
-async def perform(ctx: operon.WorkflowContext, program: list[tuple[str, list[Any]]]) -> list[list[Any]]:
+async def perform(ctx: operon.WorkflowContext, program: list[Step]) -> list[list[Any]]:
     return [[name, arguments, await answer(ctx, name, arguments)] for name, arguments in program]
 
 
@@ -155,3 +155,6 @@ async def call(ctx: operon.CommunicatorContext, failures: int) -> int:
     if ctx.attempt <= failures:
         raise ConnectionError("not yet")
     return ctx.attempt
+
+
+app = operon.Operon(__name__)
