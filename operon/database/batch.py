@@ -183,11 +183,11 @@ class Batch:
         self.parked = [park for park in self.parked if park.workflow_uuid != uuid]
 
     def drop(self, workflow_uuid: UUID) -> None:
-        """Takes out everything of one workflow."""
+        """Takes out everything of one workflow but a start: those who began here know their place in it."""
         present = self.workflows()
         if workflow_uuid in present:
             kept = self.only([uuid for uuid in present if uuid != workflow_uuid])
-            for prefix in ("s", "c", "f"):
+            for prefix in ("c", "f"):
                 for column in (name for name in Batch.__slots__ if name.startswith(f"{prefix}_")):
                     setattr(self, column, getattr(kept, column))
             self.mail = kept.mail

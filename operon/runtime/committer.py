@@ -333,12 +333,12 @@ class Committer:
 
     async def _revoke(self, batch: Batch, revoked: Revoked) -> None:
         """Takes out what there is of workflows that were cancelled; then the note that says so."""
+        batch.forget_added()  # first: they are the last ones in the batch only as long as nothing is taken out of it
         for uuid in revoked.workflows:
             self._broken[uuid] = revoked
             self.drop(uuid)
             batch.drop(uuid)
             batch.failed = {**(batch.failed or {}), uuid: revoked}
-        batch.forget_added()
         self._on_revoked(revoked.workflows)
         try:
             await self._writer.forget_revoked(self._lease.incarnation, revoked.workflows)

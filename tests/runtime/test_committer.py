@@ -15,9 +15,10 @@ import operon
 from operon.database import executors, testbed
 from operon.database.batch import Batch
 from operon.database.lease import Lease
-from operon.database.writer import Writer
+from operon.database.writer import Revoked, Writer
 from operon.errors import Fenced
 from operon.runtime.committer import Committer
+from operon.runtime.statements import Statement
 from operon.testing import TestRuntime
 from tests.database import one_step
 
@@ -171,18 +172,50 @@ async def test_the_records_of_a_workflow_are_durable_in_their_order(bench: Bench
 
 
 async def test_drop_forgets_what_one_workflow_appended_and_nothing_else(bench: Bench) -> None:
-    kept, gone = bench.start()[0], bench.start()[0]
+    gone, (kept, _) = bench.start()[0], bench.start()
     for step in range(3):
         bench.checkpoint(gone, step)
         bench.checkpoint(kept, step)
-    batch = bench.committer.finish(gone, 1, b'"x"', None, None)
+    bench.committer.finish(gone, 1, b'"x"', None, None)
 
     bench.committer.drop(gone)
     bench.run()
 
-    assert await fate(batch, kept) is None
-    assert await bench.workflows() == {kept: 0}
+    assert await fate(bench.start()[1], kept) is None
     assert await bench.steps(kept) == [0, 1, 2]
+    assert await bench.steps(gone) == []
+    assert (await bench.workflows())[gone] == 0
+
+
+async def test_what_is_dropped_of_one_workflow_moves_no_start_of_another(bench: Bench) -> None:
+    """Whoever ends in the batch in which it began is written into the row of its start."""
+    gone, (kept, batch) = bench.start()[0], bench.start()
+    begun = (batch, 1)
+
+    bench.committer.drop(gone)
+    bench.committer.finish(kept, 1, b'"x"', None, begun)
+    bench.run()
+
+    assert await fate(batch, kept) is None
+    assert await bench.workflows() == {gone: 0, kept: 1}
+
+
+async def test_what_is_taken_out_of_a_cancelled_workflow_takes_nothing_of_others_along(bench: Bench) -> None:
+    """Statements add their records to a batch when they run, and take them back when they have to run again."""
+    (cancelled, _), (kept, batch) = bench.start(), bench.start()
+    bench.run()
+    assert await fate(batch, kept) is None
+    await bench.connection.execute("select operon.cancel($1, 'null')", cancelled)
+
+    for step in range(3):
+        bench.checkpoint(kept, step)
+    bench.committer.statement(Statement(cancelled, 0, None, "fetchval", "select 1", (), 0.0))
+    batch = bench.committer.statement(Statement(kept, 3, None, "fetchval", "select 2", (), 0.0))
+
+    assert await fate(batch, kept) is None
+    assert isinstance(await fate(batch, cancelled), Revoked)
+    assert await bench.steps(kept) == [0, 1, 2, 3]
+    assert await bench.steps(cancelled) == []
 
 
 async def test_nothing_of_a_dead_executor_is_written(bench: Bench) -> None:
