@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     park_after_seconds: Patience = 5.0  # how long a workflow that only waits stays in memory
     mailbox_limit: Count = 10_000  # messages that wait for one workflow
     crash_budget: Annotated[int, Meta(ge=0)] = 5  # crashes of one workflow without progress before it is DEAD
+    max_deliveries: Count = 3  # of a message that crashes its workflow each time, before it is set aside; see Topic
+    suspend_after: Annotated[int, Meta(ge=0)] = 20  # workflows of a name that crash in a minute; 0: never suspended
     shutdown_seconds: Patience = 25.0  # how long a drain waits for running steps
     body_limit_bytes: Count = 1024 * 1024
     log_format: Literal["text", "json"] = "text"  # of what `operon start` logs

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -55,7 +55,30 @@ class Readable(Generic[T_co]):
 
 
 class Topic(Named[T], Receivable[T]):
-    """A kind of message: `ctx.send(uuid, payment, PAYMENT)`, `await ctx.recv(PAYMENT)`."""
+    """A kind of message: `ctx.send(uuid, payment, PAYMENT)`, `await ctx.recv(PAYMENT)`.
+
+    on_poison: what becomes of a message at whose receipt the workflow crashes each time. "stop": the workflow is DEAD
+    when its crash budget is used up, and meets the same message when it is resumed. "skip": after `max_deliveries` such
+    crashes the message becomes a dead letter, and the workflow receives the next one.
+    max_deliveries: the setting of that name by default, and never more than `crash_budget`.
+    Raises InvocationError for what is neither.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        on_poison: Literal["stop", "skip"] = "stop",
+        max_deliveries: int | None = None,
+    ) -> None:
+        super().__init__(name, type)
+        if on_poison not in ("stop", "skip"):
+            raise InvocationError(f"{self!r}: on_poison={on_poison!r}", hint='"stop" or "skip"')
+        if max_deliveries is not None and not max_deliveries > 0:
+            raise InvocationError(f"{self!r}: max_deliveries={max_deliveries!r}", hint="a number from 1 on")
+        self.on_poison = on_poison
+        self.max_deliveries = max_deliveries
 
 
 class EventKey(Named[T], Readable[T]):

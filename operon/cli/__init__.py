@@ -10,7 +10,20 @@ from __future__ import annotations
 import click
 
 from operon import __version__
-from operon.cli import config, control, dead_letters, doctor, init, migrate, openapi, postgres, start, top, workflow
+from operon.cli import (
+    config,
+    control,
+    dead_letters,
+    doctor,
+    init,
+    migrate,
+    openapi,
+    postgres,
+    start,
+    suspensions,
+    top,
+    workflow,
+)
 from operon.cli.failure import Commands
 
 __all__ = ["control", "main"]
@@ -28,6 +41,7 @@ main.add_command(migrate.migrate)
 main.add_command(postgres.postgres)
 main.add_command(workflow.workflow)
 main.add_command(dead_letters.dead_letters)
+main.add_command(suspensions.suspensions)
 main.add_command(top.top)
 main.add_command(openapi.openapi)
 main.add_command(config.config)

@@ -68,3 +68,31 @@ async def purge(connection: Connection, destination: UUID | None, reason: str | 
     """Deletes dead letters that died before; how many."""
     deleted: int = await connection.fetchval(SQL["purge"], destination, reason, before)
     return deleted
+
+
+async def last_error(connection: Connection, workflow_uuid: UUID) -> bytes | None:
+    """What a workflow crashed with last, as it is stored; None where its process died."""
+    stored: bytes | None = await connection.fetchval(SQL["last_error"], workflow_uuid)
+    return stored
+
+
+async def set_aside(
+    connection: Connection,
+    incarnation: int,
+    workflow_uuid: UUID,
+    epoch: int,
+    step: int,
+    topic: str | None,
+    body: bytes,
+    times: int,
+    detail: str,
+    wait_kind: int,
+) -> bool | None:
+    """Takes back the receipt that a workflow of ours crashed at so many times, and parks it.
+
+    False if it has got further than that, and keeps it; None if it is not ours any more.
+    """
+    done: bool | None = await connection.fetchval(
+        SQL["set_aside"], incarnation, workflow_uuid, epoch, step, topic, body, times, detail, wait_kind
+    )
+    return done

@@ -19,3 +19,9 @@ with purged as (
     returning 1
 )
 select count(*) from purged
+
+-- name: last_error
+select last_error from operon.workflows where workflow_uuid = $1
+
+-- name: set_aside
+select operon.set_aside($1, $2, $3, $4, $5, $6, $7, $8, $9)

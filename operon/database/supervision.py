@@ -20,6 +20,7 @@ SQL = statements("supervision.sql")
 
 EVENTS_DAYS = 7
 EVENTS_MAX = 100_000
+CRASHERS_SECONDS = 3_600.0  # how long a crash is kept that suspended nothing; it counts for a minute
 DEPTH_MAX = 100  # messages of one mailbox that are counted
 READY_MAX = 10_000
 LEFT_MAX = 100_000
@@ -59,7 +60,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     state: str
-    kind: str = "child"  # supervisor, child
+    kind: str = "child"  # supervisor, child, name
     strategy: str | None = None
     restart: str | None = None
     restarts: int = 0
@@ -231,6 +232,7 @@ async def sweep(connection: Connection) -> None:
     await connection.execute(SQL["forget_old"], EVENTS_DAYS * 86_400.0)
     await prune(connection)
     await connection.execute(SQL["forget_snapshots"])
+    await connection.execute(SQL["forget_crashers"], CRASHERS_SECONDS)
 
 
 async def prune(connection: Connection) -> None:

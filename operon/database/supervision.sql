@@ -33,6 +33,9 @@ delete from operon.supervision_events where id <= (select max(e.id) from operon.
 delete from operon.executor_snapshots s
 where not exists (select from operon.executors e where e.incarnation = s.executor and e.state <> 2)
 
+-- name: forget_crashers
+delete from operon.crashers where at < operon.clock() - make_interval(secs => $1)
+
 -- name: executors
 -- Those that are alive, then those that died of late, each with what it last said of itself.
 select e.incarnation, e.host, e.pid, e.version, e.state, e.started_at, e.died_at, e.lease_until,

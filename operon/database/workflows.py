@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -42,6 +42,16 @@ class Candidate(NamedTuple):
     mine: bool
     wake_at: float | None
     suspect: bool  # its process died three times while it got nowhere: it is run beside no other one like it
+    name: str
+
+
+class Found(NamedTuple):
+    """What a look for work found."""
+
+    candidates: list[Candidate]
+    now: float  # the database's time
+    revoked: bool  # workflows of this executor were cancelled
+    suspended: Mapping[str, float | None]  # names, and when one of each is tried
 
 
 class Crashes(NamedTuple):
@@ -98,11 +108,13 @@ class StatusRow(msgspec.Struct, frozen=True):
 
 async def candidates(
     connection: Connection, incarnation: int, names: list[str], limit: int, ahead_seconds: float, *, suspects: bool
-) -> tuple[list[Candidate], float, bool]:
-    """Work for this executor, the database's time, and whether workflows of this executor were cancelled."""
+) -> Found:
+    """Work for this executor, the database's time, and what else an executor has to know of."""
     rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds, suspects)
-    *found, (_, revoked, now, _) = rows
-    return [Candidate(*row) for row in found], now, revoked
+    *found, (_, revoked, now, _, suspended) = rows
+    return Found(
+        [Candidate(*row) for row in found], now, revoked, {} if suspended is None else msgspec.json.decode(suspended)
+    )
 
 
 async def claim(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> list[Claimed]:

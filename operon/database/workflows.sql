@@ -2,32 +2,33 @@
 -- Work for this executor, of names that its application knows: others stay where they are and cost nothing, until an
 -- executor with the code comes. First what nobody alive runs; then parked workflows, of its own and of the dead, that
 -- have got what they waited for, or soon will have (`wake_at`). Suspects only if one may be tried now ($5). The last
--- row, without a workflow, is the time, and whether workflows of this executor were cancelled.
+-- row, without a workflow, is the time, whether workflows of this executor were cancelled, and which names are suspended
+-- until when.
 (
-    select c.workflow_uuid, c.mine, c.wake_at, operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step)
+    select c.workflow_uuid, c.mine, c.wake_at, operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step), c.name
     from (
-        select w.workflow_uuid, false as mine, null::float8 as wake_at, w.crash_count, w.crash_step
+        select w.workflow_uuid, false as mine, null::float8 as wake_at, w.crash_count, w.crash_step, w.name
         from operon.workflows w
         where w.status = 0 and w.wait_kind is null and w.owner is null and w.name = any ($2)
         union all
-        select w.workflow_uuid, false, null, w.crash_count, w.crash_step
+        select w.workflow_uuid, false, null, w.crash_count, w.crash_step, w.name
         from operon.executors e
         join operon.workflows w on w.owner = e.incarnation
         where e.state = 2 and w.status = 0 and w.wait_kind is null and w.name = any ($2)
         union all
-        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step
+        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step, w.name
         from operon.notifications n
         join operon.workflows w on w.workflow_uuid = n.destination
         where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
-        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step
+        select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step, w.name
         from operon.waits x
         join operon.workflows w on w.workflow_uuid = x.waiter
         where x.due and w.status = 0 and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
-        select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step
+        select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step, w.name
         from operon.workflows w
         where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
@@ -37,7 +38,8 @@
 )
 union all
 select null, exists (select from operon.executors e where e.incarnation = $1 and e.revoked is not null),
-    extract(epoch from operon.clock())::float8, null
+    extract(epoch from operon.clock())::float8, null,
+    (select json_object_agg(s.name, extract(epoch from s.until))::text from operon.suspensions s)
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.

@@ -78,7 +78,8 @@ def suspended(subject: Subject, cluster: Cluster) -> Why | None:
     owner = owner_of(subject, cluster)
     crashed = subject.restarts_at is not None or (subject.wait is not None and subject.wait.code == WaitCode.CRASH)
     ready = subject.wait is None and (owner is None or owner.state == "dead")
-    if found is None or not (crashed or ready):  # what runs goes on, and what waits goes on waiting
+    held = crashed or ready or has_come(subject, cluster)
+    if found is None or not held:  # what runs goes on, and what waits goes on waiting
         return None
     crashes = "too many" if found.crashes is None else str(found.crashes)
     tried = "" if found.until is None else f" The canary tries at {moment(found.until, cluster.now)}."

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = masked_logger("operon.recovery")
 
 CLAIM_MAX = 1_000
+ALONE = 2  # deaths of its process, after which a workflow is run beside no other suspect, so that the next was its own
 
 
 class Activator:
@@ -148,6 +149,7 @@ class Activator:
                     pass
                 await self._bring_back(connection)
                 await self._poll(connection)
+            await self._incarnation.suspensions.judge(connection)
 
     @property
     def _room(self) -> int:
@@ -163,8 +165,10 @@ class Activator:
             batch = dict.fromkeys(islice(self._woken, room))
             for workflow_uuid in batch:
                 del self._woken[workflow_uuid]
+            settled = [uuid for uuid in batch if uuid not in incarnation.unsettled]
             try:
-                loaded = await workflows.load(connection, incarnation.number, batch, self._names)
+                loaded = await workflows.load(connection, incarnation.number, settled, self._names)
+                loaded = [workflow for workflow in loaded if incarnation.suspensions.admits(workflow)]
                 await self._activate(connection, loaded)
                 incarnation.parker.returned += len(loaded)
             except BaseException:
@@ -175,21 +179,23 @@ class Activator:
         """Finds work, claims what is nobody's; True if there may be more."""
         incarnation = self._incarnation
         room = self._room
-        found, now, revoked = await workflows.candidates(
+        suspensions = incarnation.suspensions
+        found = await workflows.candidates(
             connection,
             incarnation.number,
-            self._names,
+            suspensions.open(self._names),
             max(room, 1),
             self._ahead_seconds,
             suspects=not self._trying,
         )
+        now = found.now
         incarnation.clock.sample(now)
         incarnation.timers.arm()
-        if revoked:
+        if found.revoked:
             incarnation.committer.look()
         orphans: list[UUID] = []
         suspects: list[UUID] = []
-        for candidate in found:
+        for candidate in await suspensions.let_through(connection, found, room=bool(room)):
             if candidate.wake_at is not None and candidate.wake_at > now:
                 if candidate.mine:
                     self.expect(candidate.workflow_uuid, candidate.wake_at)
@@ -200,16 +206,21 @@ class Activator:
                     incarnation.notifier.missed(candidate.wake_at is None)
                 elif candidate.wake_at is None:
                     actor.ring()
-            elif candidate.workflow_uuid not in incarnation.live:  # cancelled and resumed, it may still be leaving
+            elif candidate.workflow_uuid in incarnation.live or candidate.workflow_uuid in incarnation.unsettled:
+                continue  # cancelled and resumed, it may still be leaving
+            else:
                 (suspects if candidate.suspect else orphans).append(candidate.workflow_uuid)
         orphans += suspects[:1]
         if not room or not orphans:
             return False
         claimed = await workflows.claim(connection, incarnation.number, orphans)
+        for workflow in claimed:
+            if workflow.crash_count > ALONE:
+                await suspensions.crashed(workflow.name, workflow.workflow_uuid)
         await self._activate(connection, [workflow for workflow in claimed if not await self._is_dead(workflow)])
         if suspects:
             self._on_trial = incarnation.live.get(suspects[0])
-        return len(found) >= room and bool(claimed)
+        return len(found.candidates) >= room and bool(claimed)
 
     @property
     def _trying(self) -> bool:
@@ -262,9 +273,11 @@ class Activator:
                 parked=workflow.parked,
                 mailbox=boxes.get(uuid),
                 crashes=workflow.crash_count,
+                crash_step=workflow.crash_step,
             )
             incarnation.committer.mend(uuid)  # it may have been cancelled here, and resumed
             incarnation.spawn(actor)
+            incarnation.suspensions.lives(actor)
             if uuid in self._woken:  # it rang again while it was being read
                 del self._woken[uuid]
                 actor.ring()

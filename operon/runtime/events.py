@@ -49,6 +49,7 @@ class Kind(StrEnum):
     SUSPENDED = "suspended"  # a name: too many of its workflows crashed
     LIFTED = "lifted"
     DIED = "died"  # a workflow: it cannot go on
+    SET_ASIDE = "set_aside"  # a message: its receiver crashed at it too often
     ZOMBIE = "zombie"  # did not stop when told
     BURIED = "buried"  # ... and then did
     TAKEN_OVER = "taken_over"
@@ -75,6 +76,7 @@ SEVERITIES = {
     Kind.ESCALATED: Severity.ERROR,
     Kind.SUSPENDED: Severity.ERROR,
     Kind.DIED: Severity.ERROR,
+    Kind.SET_ASIDE: Severity.WARNING,
     Kind.ZOMBIE: Severity.ERROR,
     Kind.TAKEN_OVER: Severity.WARNING,
     Kind.LEASE_LOST: Severity.WARNING,

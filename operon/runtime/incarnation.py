@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,9 +59,11 @@ from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
+from operon.runtime.poison import set_aside
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
+from operon.runtime.suspensions import Suspensions
 from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
 from operon.runtime.waits import WaitKind
@@ -115,6 +118,7 @@ class Incarnation:
         self._record = record
         self._fenced = False
         self._dying: set[asyncio.Task[None]] = set()
+        self.unsettled: set[UUID] = set()  # workflows the end of whose last life is being recorded: no next one yet
         self._pausing: set[UUID] = set()  # workflows that crashed here and are to be run again
         own, listening = routes.own, routes.listening
         self.lease = Lease(
@@ -149,6 +153,7 @@ class Incarnation:
             pooled=listening is not None and listening.pooled,
         )
         self.recovery = Recovery(self, settings.poll_seconds)
+        self.suspensions = Suspensions(self, settings.suspend_after)
         self.activator = Activator(self, settings.poll_seconds, settings.max_live)
         self.parker = Parker(self, settings.park_after_seconds, settings.max_live)
         self.mail_reader = MailReader(look_ups)
@@ -159,7 +164,7 @@ class Incarnation:
         self.workflows = DynamicSupervisor(
             "workflows",
             restart=Restart.TEMPORARY,  # the next life of a workflow begins from its row, here or elsewhere
-            on_intensity=crowd_of_crashes,
+            on_intensity=lambda _: None,  # many crashes suspend their name (see suspensions), and kill nobody
             children_max=CHILDREN_MAX,
             stopped_by=(StopActor,),
         )
@@ -228,26 +233,35 @@ class Incarnation:
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed) and not self._fenced and not self.draining:
-            self._dying.add(task := asyncio.get_running_loop().create_task(self._crashed(actor, exit.error)))
-            task.add_done_callback(self._dying.discard)
+            stored = encode_error(exit.error)
+            traceback.clear_frames(exit.error.__traceback__)  # what filled the memory is in them
+            self._settle(actor, self._crashed(actor, exit.error, stored))
         if actor.ended is None:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
-        if actor.ended is not None and actor.ended.status is Status.CANCELLED:  # it may have been resumed meanwhile
-            self.activator.ring()
+        if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
+            self.activator.ring()  # a canary may have passed; what was cancelled may have been resumed meanwhile
         self.activator.freed()
 
-    async def _crashed(self, actor: WorkflowActor, error: BaseException) -> None:
+    def _settle(self, actor: WorkflowActor, recording: Coroutine[Any, Any, None]) -> None:
+        """Records what became of a life. Until that is done, its row says what it said before."""
+        self.unsettled.add(actor.workflow_uuid)
+        self._dying.add(task := asyncio.get_running_loop().create_task(recording))
+        task.add_done_callback(self._dying.discard)
+
+    async def _crashed(self, actor: WorkflowActor, error: BaseException, stored: bytes) -> None:
         """An actor crashed: its workflow pauses and is run again, unless its budget is used up."""
-        uuid, stored = actor.workflow_uuid, encode_error(error)
+        uuid = actor.workflow_uuid
         try:
             await self.committer.drained()  # what was recorded in this life is progress
             crashes = await self.look_ups.ask(
                 lambda c: workflows.crashed(c, self.number, uuid, stored, WaitKind.CRASH, self.jitter(), LONGEST_PAUSE)
             )
+            self.unsettled.discard(uuid)
             if crashes is None:
                 return
+            await self.suspensions.crashed(actor.operation.name, uuid)
             if crashes.in_a_row > self.crash_budget:
                 await self.die(actor, too_often(actor.operation.name, uuid, crashes.in_a_row, crashes.step, error))
             else:
@@ -259,6 +273,14 @@ class Incarnation:
         except Exception:
             logger.exception("a crash could not be recorded; this executor starts again")
             self.fence()
+
+    def deliveries(self, of_topic: int | None) -> int:
+        """After how many crashes in a row at one message it is set aside, before the workflow itself is given up."""
+        return min(of_topic or self._settings.max_deliveries, max(1, self.crash_budget))
+
+    def set_aside(self, actor: WorkflowActor, step: int, topic: str | None, body: bytes) -> None:
+        """Makes a dead letter of a message at which a workflow crashed too often. Its life is over."""
+        self._settle(actor, set_aside(self, actor, step, topic, body))
 
     async def die(self, actor: WorkflowActor, error: OperonError) -> None:
         """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
@@ -478,8 +500,3 @@ def too_often(name: str, workflow_uuid: UUID, count: int, step: int, error: Base
     )
     dead.__cause__ = None if isinstance(error, str) else error
     return dead
-
-
-def crowd_of_crashes(supervisor: DynamicSupervisor) -> None:
-    """Many workflows crash at once. Healthy ones are not killed for it; each has a budget of its own."""
-    logger.error("many workflows crash: %r", supervisor)

@@ -31,6 +31,7 @@ from operon.runtime.children import Children, read_child, write_child
 from operon.runtime.communicators import Attempts
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.messages import Messages
+from operon.runtime.poison import refuse_poison
 from operon.runtime.results import Owned, nonexistent
 from operon.runtime.statements import Statement
 from operon.runtime.transactions import Failed, Work
@@ -376,6 +377,8 @@ class StepInvoker:
         name = name_of(topic)
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RECV, name or "")
+        if step.recorded is not None and self._actor.crashed:
+            refuse_poison(self._incarnation, self._actor, step.recorded, {name: topic})
         decode = or_nothing(codec_for(topic).decode)
         answer = self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
         return self._noting(answer) if name == DOWN_NAME else answer
@@ -390,6 +393,8 @@ class StepInvoker:
         timeout = as_seconds(timeout)
         name = ", ".join(str(each) for each in by_name)
         step = self._journal.call(StepKind.RECV, name)
+        if step.recorded is not None and self._actor.crashed:
+            refuse_poison(self._incarnation, self._actor, step.recorded, by_name)
 
         @or_nothing
         def decode(stored: bytes) -> Received[Any]:

@@ -206,6 +206,10 @@ class Journal:
         """How many steps were recorded before this life began."""
         return len(self._recorded)
 
+    def ends_with(self, recorded: Checkpoint) -> bool:
+        """Whether this is the last of the recorded steps."""
+        return recorded.step == max(self._recorded)
+
     @property
     def outstanding(self) -> int:
         """How many steps were called and have not answered."""

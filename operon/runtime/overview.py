@@ -259,15 +259,16 @@ def node_json(node: Node, depth: int | None) -> dict[str, Any]:
     }
     if node.mailbox_depth is not None:
         fields["mailbox_depth"] = node.mailbox_depth
+    if node.kind != "child":
+        fields["running"] = node.running
+        fields["intensity"] = {
+            "used": node.restarts_used,
+            "allowed": node.restarts_allowed,
+            "window_seconds": node.window_seconds,
+        }
     if node.kind == "supervisor":
         fields |= {
             "strategy": node.strategy,
-            "intensity": {
-                "used": node.restarts_used,
-                "allowed": node.restarts_allowed,
-                "window_seconds": node.window_seconds,
-            },
-            "running": node.running,
             "restarting": node.restarting,
             "zombies": node.zombies,
         }

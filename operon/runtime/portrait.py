@@ -10,6 +10,7 @@ import heapq
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import msgspec
 
 from actors import ChildSnapshot, ChildState, NoSuchChild, SupervisorSnapshot
 from operon.database.supervision import Commits, Listener, LiveActor, Node, Said
+from operon.database.suspensions import WINDOW_SECONDS
 from operon.masking import masked
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ ACTORS_MAX = 50
 NAMES_MAX = 500
 TROUBLED_MAX = 20
 TEXT_MAX = 300
+DEGRADED = "degraded"  # a name that is suspended: until one of its workflows has passed, none is brought to life
 
 
 def portrait(executor: Executor, pulse: Pulse, commits: Commits) -> Said:
@@ -88,11 +91,39 @@ def encoded(said: Said) -> bytes:
 
 def tree_of(executor: Executor) -> Node:
     """The supervision tree of this process. Of the workflows it has those in trouble; the others are `LiveActor`s."""
-    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), executor.incarnation.clock.now())
+    incarnation = executor.incarnation
+    return node_of(
+        executor.tree.snapshot(limit=TROUBLED_MAX), incarnation.clock.now(), tuple(names_of(incarnation, TROUBLED_MAX))
+    )
 
 
-def node_of(tree: SupervisorSnapshot, now: float, child: ChildSnapshot | None = None) -> Node:
-    """A supervisor, and as whose child it runs."""
+def names_of(incarnation: Incarnation, limit: int) -> Iterable[Node]:
+    """The names that workflows live under, each with its bulkhead: suspended ones first, then those with most crashes.
+
+    Counting 20,000 takes two milliseconds; counted at each start and end they would cost more.
+    """
+    suspensions = incarnation.suspensions
+    running = Counter(actor.operation.name for actor in incarnation.live.values())
+    names = dict.fromkeys((*suspensions.until, *suspensions.crashing, *running))
+
+    def trouble(name: str) -> tuple[bool, int, int]:
+        return name in suspensions.until, suspensions.crashes(name), running[name]
+
+    for name in heapq.nlargest(limit, names, key=trouble):
+        yield Node(
+            name=name,
+            kind="name",
+            state=DEGRADED if name in suspensions.until else ChildState.RUNNING,
+            running=running[name],
+            restarts_used=suspensions.crashes(name),
+            restarts_allowed=suspensions.many or None,
+            window_seconds=WINDOW_SECONDS,
+            backoff_until=suspensions.until.get(name),
+        )
+
+
+def node_of(tree: SupervisorSnapshot, now: float, names: tuple[Node, ...], child: ChildSnapshot | None = None) -> Node:
+    """A supervisor, and as whose child it runs; that of the workflows also has the names of what it runs."""
     shown = [each for each in tree.children if not tree.dynamic or each.state != ChildState.RUNNING]
     return Node(
         name=tree.name,
@@ -111,14 +142,14 @@ def node_of(tree: SupervisorSnapshot, now: float, child: ChildSnapshot | None = 
         running=tree.running,
         restarting=tree.restarting,
         zombies=tree.zombies,
-        children=tuple(child_of(each, now) for each in shown),
+        children=(*(names if tree.dynamic else ()), *(child_of(each, now, names) for each in shown)),
         omitted=tree.omitted + len(tree.children) - len(shown),
     )
 
 
-def child_of(child: ChildSnapshot, now: float) -> Node:
+def child_of(child: ChildSnapshot, now: float, names: tuple[Node, ...]) -> Node:
     if child.tree is not None:
-        return node_of(child.tree, now, child)
+        return node_of(child.tree, now, names, child)
     return Node(
         name=child.name,
         state=child.state,

@@ -14,7 +14,8 @@ from uuid import UUID
 from operon.catalog import Catalog
 from operon.contexts import Caller
 from operon.database import workflows
-from operon.database.mail import Letter
+from operon.database.batch import Batch
+from operon.database.mail import Letter, Park
 from operon.database.uuid7 import uuid7
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
@@ -23,6 +24,7 @@ from operon.operations import Operation
 from operon.runtime.callers import traced
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
+from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status, WorkflowStatus
 
@@ -65,9 +67,12 @@ class Spawner:
             caller = traced(caller, self.telemetry, operation.name)
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
-        actor = WorkflowActor(
-            incarnation, operation, fresh or incarnation.new_uuid(), caller, inputs, deadline=deadline, new=True
-        )
+        uuid = fresh or incarnation.new_uuid()
+        if incarnation.suspensions.holds(operation.name):
+            batch = self._record(operation, caller, uuid, inputs, deadline)
+            await batch.durable(uuid)
+            return WorkflowHandle(self.results, uuid)
+        actor = WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         actor.arguments = (args, kwargs)
         # First the actor, then the record: the actor's first turn comes before the committer's.
         incarnation.spawn(actor)
@@ -92,11 +97,32 @@ class Spawner:
             return
         if self.telemetry.tracer is not None:
             caller = traced(caller, self.telemetry, operation.name)
+        if self._incarnation.suspensions.holds(operation.name):
+            self._record(operation, caller, uuid, inputs, deadline, parent)
+            return
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
         batch = self._incarnation.committer.start(uuid, operation.name, inputs, caller, parent, deadline=deadline)
         actor.begun = (batch, len(batch.s_uuid) - 1)
         actor.gate = batch
+
+    def _record(
+        self,
+        operation: Operation[..., Any],
+        caller: Caller,
+        uuid: UUID,
+        inputs: bytes,
+        deadline: float | None,
+        parent: tuple[UUID, int] | None = None,
+        *,
+        keyed: bool = False,
+    ) -> Batch:
+        """Records a start whose name is suspended. It begins as a parked one that is woken at once, by any executor."""
+        committer, now = self._incarnation.committer, self._incarnation.clock.now()
+        batch = committer.start(uuid, operation.name, inputs, caller, parent, keyed=keyed, deadline=deadline)
+        batch.begin_parked(len(batch.s_uuid) - 1, Park(uuid, WaitKind.TIME, "its name to go on", (), now, ()))
+        self._incarnation.parker.parked += 1
+        return batch
 
     def new_uuid(self) -> UUID:
         """One for a workflow whose UUID nobody chose."""
@@ -164,6 +190,9 @@ class Spawner:
     ) -> bool:
         """Makes the start durable and spawns the actor; False when the UUID is taken."""
         incarnation = self._incarnation
+        if incarnation.suspensions.holds(operation.name):
+            await self._record(operation, caller, uuid, inputs, deadline, keyed=True).durable(uuid)
+            return False
         batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True, deadline=deadline)
         await batch.durable(uuid)
         if uuid in batch.taken:

@@ -48,6 +48,7 @@ class WorkflowActor:
 
     __slots__ = (
         "_calls",
+        "_crash_step",
         "_crashes",
         "_finished_in",
         "_history",
@@ -88,6 +89,7 @@ class WorkflowActor:
         parked: bool = False,
         mailbox: Mailbox | None = None,
         crashes: int = 0,
+        crash_step: int = 0,
     ) -> None:
         """`new`: nobody but its starter can know it yet. `parked`: that is what the database has it as."""
         self._incarnation = incarnation
@@ -98,6 +100,7 @@ class WorkflowActor:
         self.epoch = epoch
         self._history = history or []
         self._crashes = crashes
+        self._crash_step = crash_step
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
         self.gate: Batch | None = None  # a start that may turn out to be taken: the body waits for it
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # as `inputs` decode; of the first life
@@ -259,6 +262,16 @@ class WorkflowActor:
         waiting = len(pauses) + (0 if waits is None else len(waits))
         rung = any(bell.unheard for bell in pauses) or (waits is not None and waits.unheard)
         return 0 < waiting == self.journal.outstanding and not rung
+
+    @property
+    def crashed(self) -> bool:
+        """Whether an earlier life of it crashed."""
+        return self._crashes > 0
+
+    @property
+    def crashes_here(self) -> int:
+        """How often it crashed in a row where its records end."""
+        return self._crashes if self.journal is not None and self.journal.replayed == self._crash_step else 0
 
     @property
     def awaited_topics(self) -> set[str | None]:

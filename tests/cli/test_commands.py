@@ -40,6 +40,8 @@ def test_there_are_these_commands() -> None:
         "postgres stop",
         "postgres url",
         "start",
+        "suspensions lift",
+        "suspensions list",
         "top",
         "workflow cancel",
         "workflow list",

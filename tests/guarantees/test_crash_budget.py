@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 import operon
@@ -168,6 +169,32 @@ async def test_between_two_lives_it_is_parked_and_its_crashes_outlive_the_proces
 
     assert not live
     assert await runtime.context.retrieve_workflow(handle.workflow_uuid).get_result(timeout=60) == "mended"
+    assert await runtime.fetchval("select crash_count from operon.workflows") == 2
+
+
+async def test_the_next_life_begins_when_the_end_of_the_last_one_is_recorded(runtime: TestRuntime) -> None:
+    incarnation = runtime.executor.incarnation
+    incarnation.jitter = lambda: 1.0
+    handle = await crashes(runtime.context)
+    uuid = handle.workflow_uuid
+    async with asyncio.timeout(60):
+        while (await runtime.fetchval("select crash_count from operon.workflows")) < 1:
+            pass
+        connection = await asyncpg.connect(runtime.database_url)
+        async with connection.transaction():
+            await connection.execute("select from operon.workflows for update")  # whoever writes a crash waits
+            while cause.lives < 2 or uuid in incarnation.live:
+                incarnation.activator.wake(uuid)
+                await asyncio.sleep(0)
+
+            incarnation.activator.wake(uuid)
+            while incarnation.activator.busy:  # noqa: ASYNC110 - no bell rings when it has looked
+                await asyncio.sleep(0)
+
+            assert cause.lives == 2
+            cause.mended = True
+        await connection.close()
+    assert await handle.get_result(timeout=60) == "mended"
     assert await runtime.fetchval("select crash_count from operon.workflows") == 2
 
 

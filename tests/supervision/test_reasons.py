@@ -165,20 +165,15 @@ async def test_a_pause_after_a_crash(runtime: TestRuntime) -> None:
 
 
 async def test_a_suspended_name(runtime: TestRuntime) -> None:
-    await runtime.execute(
-        "create table if not exists operon.suspensions "
-        "(name text primary key, since timestamptz not null, until timestamptz, crashes integer)"
-    )
-    await runtime.execute(
-        "insert into operon.suspensions (name, since, until, crashes) values ('gone', now(), null, 14)"
-    )
+    since = "now() - interval '3 hours'"
+    await runtime.execute(f"insert into operon.suspensions (name, since, crashes) values ('gone', {since}, 14)")
     await runtime.execute(
         "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'gone', '', '{}')", UUID(int=9)
     )
 
     found = await why(runtime, UUID(int=9))
 
-    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 0.0 s: 14 workflows crashed.")
+    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 3 h: 14 workflows crashed.")
 
 
 async def test_a_name_that_nobody_here_knows(runtime: TestRuntime) -> None:
