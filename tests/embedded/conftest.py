@@ -100,7 +100,7 @@ def postmaster(folder: Path) -> int:
 
 
 def until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not fact():
         if time.monotonic() > deadline:
             pytest.fail("it never came true")
