@@ -172,7 +172,6 @@ async def test_between_two_lives_it_is_parked_and_its_crashes_outlive_the_proces
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 async def test_who_takes_the_process_down_is_found_and_stopped_while_the_others_go_on(server: Server) -> None:
     async with server.case("deadly", crash_budget=BUDGET) as case:
         culprit = Start("deadly", uuid4(), ("t",))

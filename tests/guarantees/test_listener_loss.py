@@ -15,7 +15,7 @@ from operon.testing import TestRuntime
 from tests.guarantees.executors import correspondents
 from tests.guarantees.executors.process import executor
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.long
 
 POLL_SECONDS = 0.5
 # Ends the listening sessions of all executors of a database, known by what they last said.

@@ -18,7 +18,7 @@ import pytest
 from tests.security.conftest import Database
 from tests.security.process import Process, started
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 P99_SECONDS = 1.0
 GROWTH_BYTES = 64 * 2**20  # what an attack may leave in memory; CPython gives little of it back
