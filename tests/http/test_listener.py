@@ -16,6 +16,7 @@ from operon.errors import ConfigurationError, PortInUse
 from operon.http.listener import serve
 from operon.routes import get, post
 from tests.http.conftest import Served, quart_of, served
+from tests.ports import free_port
 
 
 @get("/hello")
@@ -328,9 +329,7 @@ async def test_a_failed_start_frees_the_port() -> None:
     async def fail() -> None:
         raise RuntimeError("no")
 
-    bound = socket.create_server(("127.0.0.1", 0))
-    port = bound.getsockname()[1]
-    bound.close()
+    port = free_port()
 
     with pytest.raises(RuntimeError, match="no"):
         await serve(quart, Settings(port=port), lambda url: None, asyncio.Event())
