@@ -136,12 +136,16 @@ class Lease:
 
     async def _keep(self) -> None:
         connection: Connection | None = None
+        warned = False
         while not self._stop and not self.fenced:
             sent = boottime()
             if self._loop_is_stuck:
-                logger.warning("the event loop is stuck; the lease is not renewed")
+                if not warned:
+                    logger.warning("the event loop is stuck; the lease is not renewed until it goes on")
+                warned = True
                 self._on_stuck(self._loop_thread)
             else:
+                warned = False
                 connection = await self._renew(connection, sent)
             pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)
             await asyncio.to_thread(self._wake.wait, max(0.0, sent + pause - boottime()))

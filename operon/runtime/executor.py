@@ -29,7 +29,7 @@ from operon.database.connection import Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.database.routes import Routes, find_routes
-from operon.errors import ExecutorStopped
+from operon.errors import DatabaseUnavailable, ExecutorStopped
 from operon.masking import masked_logger
 from operon.rows import Row
 from operon.runtime.entry import EntryInvoker
@@ -48,6 +48,7 @@ masked_logger("actors")  # which knows nothing of secrets, and logs the errors o
 
 LOOK_UPS = 4  # connections for the runtime's own questions
 REGISTER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+REGISTER_PATIENCE_SECONDS = 10.0  # at the start; later it is tried for as long as it takes
 
 
 class Executor:
@@ -102,6 +103,12 @@ class Executor:
         try:
             await migrate(connection)
             await self._initialize(connection)
+        except Exception as error:
+            if connection.is_closed():
+                raise DatabaseUnavailable(
+                    "the database went away at the start", hint="start again when it is up"
+                ) from error
+            raise
         finally:
             await connection.close()
         self._routes = routes
@@ -200,8 +207,10 @@ class Executor:
         """Registers, and starts the parts."""
         if self._routes is None or self._transactions is None or self._look_ups is None or self._results is None:
             raise not_running()
-        async with self._look_ups.connection() as connection:
-            number, now = await executors.register(connection, self.settings.version, self.settings.lease_seconds)
+        version, lease_seconds = self.settings.version, self.settings.lease_seconds
+        number, now = await self._look_ups.ask(  # one that was registered and does not know it is declared dead
+            lambda connection: executors.register(connection, version, lease_seconds), REGISTER_PATIENCE_SECONDS
+        )
         incarnation = Incarnation(
             number,
             self._routes,

@@ -406,7 +406,7 @@ class StepInvoker:
             else:
                 deadline = until()
                 journal.record(step, StepKind.SLEEP, "sleep", SLEEP.encode(deadline), clock())
-            await self._messages.sleep(deadline)
+            await self._messages.sleep(step, deadline)
             if journal.overlapping:
                 await journal.turn(step)
         finally:

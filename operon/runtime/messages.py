@@ -163,7 +163,7 @@ class Messages:
             raise result_timeout(target, timeout)
         return ended
 
-    async def sleep(self, deadline: float) -> None:
+    async def sleep(self, _step: Step, deadline: float) -> None:
         """Waits until the database's clock has passed a time."""
         wait = Wait(WaitKind.TIME, "sleep", deadline)
         while self._incarnation.clock.now() < deadline:

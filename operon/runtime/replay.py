@@ -124,6 +124,11 @@ class History(Journal):
         """Something is about to be recorded, which in a replay means that it is not recorded yet."""
         raise self.evict(Evicted("a replay records nothing"))
 
+    def was_over(self, step: Step) -> bool:
+        """Whether a step was answered before the next one was called. Then that may not be called first now."""
+        following = self._recorded.get(step.number + 1)
+        return following is not None and following.seen is None
+
     async def no_answer(self) -> None:
         """Waits for ever: for as long as the replay goes on."""
         self.unanswered.append(never := asyncio.get_running_loop().create_future())
@@ -206,10 +211,12 @@ class PastSleeps(Messages):
         self._ended_at = actor.ended_at
         self._history = history
 
-    async def sleep(self, deadline: float) -> None:
+    async def sleep(self, step: Step, deadline: float) -> None:
         """Waits for a moment, in which others may begin to sleep that ended earlier."""
         if deadline > self._ended_at:
             await self._history.no_answer()
+        if self._history.was_over(step):
+            return
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         heapq.heappush(self._due, (deadline, len(self._history.asked), over))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -104,3 +105,33 @@ async def test_nothing_that_runs_all_the_time_reads_a_whole_table(waiting: int, 
 
         assert results == [3] * 10 + [7]
         assert await scans(runtime) == before
+
+
+READ = (
+    "select sum(idx_tup_read)::int from pg_stat_user_indexes where schemaname = 'operon' and relname = 'notifications'"
+)
+
+
+@operon.workflow
+async def send(ctx: WorkflowContext, to: UUID, times: int) -> None:
+    for number in range(times):
+        await ctx.send(to, number, "other")
+
+
+async def test_a_message_costs_the_same_however_many_are_in_its_mailbox() -> None:
+    """Also by plans that were made while there were none."""
+    async with TestRuntime(__name__, park_after_seconds=0, check_replay=False) as runtime:
+        crowded, empty = [(await receive(runtime.context.using(timeout=3600), 9_000)).workflow_uuid for _ in range(2)]
+        for times in (1, 3):
+            await (await send(runtime.context, empty, times)).get_result(timeout=60)
+        await runtime.execute(
+            "insert into operon.notifications (destination, topic, body) "
+            "select $1, 'other', '1' from generate_series(1, 5000)",
+            crowded,
+        )
+
+        for times in (1, 3, 20):
+            await (await send(runtime.context, crowded, times)).get_result(timeout=60)
+        await told(runtime)
+
+        assert await runtime.fetchval(READ) < 1_000

@@ -70,6 +70,17 @@ async def first_of_two(ctx: WorkflowContext) -> str:
     return str(await letter) if not long.done() or long.cancelled() else "late"
 
 
+async def a_sleep_and_a_call(ctx: WorkflowContext, seconds: float) -> str:
+    await ctx.sleep(seconds)
+    return await call(ctx, f"after {seconds}")
+
+
+@operon.workflow
+async def sleeps_side_by_side(ctx: WorkflowContext) -> list[str]:
+    """The first branch does not sleep at all, so it calls its next step before the second one begins."""
+    return list(await asyncio.gather(*(a_sleep_and_a_call(ctx, seconds) for seconds in (0, 0.01, 0.0))))
+
+
 @operon.workflow
 async def waits(ctx: WorkflowContext) -> None:
     await call(ctx, "before")
@@ -198,6 +209,13 @@ async def test_a_branch_that_was_given_up_is_no_difference(runtime: TestRuntime)
     await runtime.context.send(handle.workflow_uuid, "hello", "letter")
     assert await handle.get_result() == "hello"
     await runtime.advance(days=1)  # by now the long branch would be over
+
+    assert await runtime.check_replay() == 1
+
+
+async def test_a_sleep_that_was_none_is_no_difference(runtime: TestRuntime) -> None:
+    handle = await sleeps_side_by_side(runtime.context)
+    await handle.get_result()
 
     assert await runtime.check_replay() == 1
 

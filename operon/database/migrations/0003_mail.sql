@@ -41,6 +41,10 @@ declare
     locked uuid[];
     parked uuid[];
     held uuid[]; -- those they wait for, locked
+    is_simple boolean := false;
+    one record; -- whom the only message is for
+    oldest bigint; -- in its mailbox
+    newest bigint;
     ready uuid[]; -- those for whom it is there already
 begin
     select f.taken, f.woken into taken, woken from operon.flush(
@@ -78,73 +82,112 @@ begin
     end if;
 
     if m_destination is not null then
-        perform from operon.workflows w where w.workflow_uuid = any (m_destination) order by w.workflow_uuid for key share;
-        if m_key is not null then
-            with wanted as materialized (
-                select distinct on (u.destination, u.key) u.n, u.destination, u.key
-                from unnest(m_destination, m_key, m_owner) with ordinality as u (destination, key, whose, n)
-                join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
-                    and operon.is_owned(u.whose, w.authenticated_user)
-                where u.key is not null
-                order by u.destination, u.key, u.n
-            ), remembered as (
-                insert into operon.notification_keys (destination, key)
-                select wanted.destination, wanted.key from wanted order by wanted.destination, wanted.key
-                on conflict do nothing
-                returning destination, key
-            )
-            select array_agg(wanted.n) into fresh
-            from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
+        -- Most batches of an executor with little to do have one message, to a workflow that is not finished. This is all
+        -- there is to know of it then, for a third of what the look at many costs.
+        if cardinality(m_destination) = 1 and m_key is null and m_owner is null then
+            select w.owner, w.wait_kind is not null as waits,
+                w.wait_kind is not null and coalesce(m_topic[1], '') = any (coalesce(w.wait_topics, '{}')) as woke
+            into one
+            from operon.workflows w where w.workflow_uuid = m_destination[1] and w.status + 0 = 0
+            for key share;
+            is_simple := found;
         end if;
-        -- One look at all of them. Each list says by what it is ordered: they have to go together.
-        -- `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in its mailbox; 8, it is parked and
-        -- waits for other things, but may just be coming back.
-        select array_agg(j.code order by j.n), array_agg(j.woke order by j.n),
-            array_agg(
-                case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
-                    then case when j.nth = 1 and j.oldest is null then 2 else 1 end
-                    when j.code = 0 and j.owner = me then 8
-                    else j.code end
-                order by j.n
-            ),
-            array_agg(j.destination) filter (
-                where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
-            ),
-            array_agg(j.destination) filter (
-                where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
-            )
-        into codes, woke, told, aside, others
-        from (
-            select l.*, x.oldest,
-                case when l.status is null then 4
-                    when l.status <> 0 then case
-                        when l.key is not null and exists (
-                            select from operon.notification_keys k where k.destination = l.destination and k.key = l.key
-                        ) then 3
-                        when l.keep then 7 else 5 end
-                    when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
-                    -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
-                    when l.nth > mailbox_limit or coalesce(x.newest - x.oldest, 0) >= mailbox_limit - 200 and l.nth + (
-                        select count(*) from (
-                            select from operon.notifications n where n.destination = l.destination limit mailbox_limit
-                        ) as counted
-                    ) > mailbox_limit then 6
-                    else 0 end as code
+        if is_simple then
+            oldest := (
+                select n.sequence from operon.notifications n
+                where n.destination = m_destination[1] order by n.sequence limit 1
+            );
+            newest := (
+                select n.sequence from operon.notifications n
+                where n.destination = m_destination[1] order by n.sequence desc limit 1
+            );
+            is_simple := coalesce(newest - oldest, 0) < mailbox_limit - 200;
+        end if;
+        if is_simple then
+            codes := '{0}';
+            woke := array[one.woke];
+            told := array[case when one.owner is distinct from me then 0 when one.waits and not one.woke then 8
+                when oldest is null then 2 else 1 end];
+            if one.owner is distinct from me and one.waits and not one.woke then
+                aside := m_destination;
+            elsif one.owner is distinct from me and (one.woke or one.owner is not null) then
+                others := m_destination;
+            end if;
+        else
+            perform from operon.workflows w where w.workflow_uuid = any (m_destination) order by w.workflow_uuid for key share;
+            if m_key is not null then
+                with wanted as materialized (
+                    select distinct on (u.destination, u.key) u.n, u.destination, u.key
+                    from unnest(m_destination, m_key, m_owner) with ordinality as u (destination, key, whose, n)
+                    join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
+                        and operon.is_owned(u.whose, w.authenticated_user)
+                    where u.key is not null
+                    order by u.destination, u.key, u.n
+                ), remembered as (
+                    insert into operon.notification_keys (destination, key)
+                    select wanted.destination, wanted.key from wanted order by wanted.destination, wanted.key
+                    on conflict do nothing
+                    returning destination, key
+                )
+                select array_agg(wanted.n) into fresh
+                from wanted join remembered on (remembered.destination, remembered.key) = (wanted.destination, wanted.key);
+            end if;
+            -- One look at all of them. Each list says by what it is ordered: they have to go together.
+            -- `told`: 1 and 2, to one of ours, which has to be told; 2, and nothing else is in its mailbox; 8, it is parked and
+            -- waits for other things, but may just be coming back.
+            select array_agg(j.code order by j.n), array_agg(j.woke order by j.n),
+                array_agg(
+                    case when j.code = 0 and j.owner = me and (j.wait_kind is null or j.woke)
+                        then case when j.nth = 1 and j.oldest is null then 2 else 1 end
+                        when j.code = 0 and j.owner = me then 8
+                        else j.code end
+                    order by j.n
+                ),
+                array_agg(j.destination) filter (
+                    where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
+                ),
+                array_agg(j.destination) filter (
+                    where j.code = 0 and j.owner is distinct from me and (j.woke or (j.wait_kind is null and j.owner is not null))
+                )
+            into codes, woke, told, aside, others
             from (
-                select u.*, w.status, w.owner, w.wait_kind,
-                    pg_catalog.row_number() over (partition by w.workflow_uuid order by u.n) as nth,
-                    w.wait_kind is not null and coalesce(u.topic, '') = any (w.wait_topics) as woke
-                from unnest(m_destination, m_topic, m_key, m_keep, m_owner) with ordinality
-                    as u (destination, topic, key, keep, whose, n)
-                left join operon.workflows w on w.workflow_uuid = u.destination
-                    and operon.is_owned(u.whose, w.authenticated_user)
-            ) as l
-            left join lateral (
-                select min(n.sequence) as oldest, max(n.sequence) as newest
-                from operon.notifications n where n.destination = l.destination
-            ) as x on l.status = 0
-            offset 0 -- so that it is not written into each of the lists, and looked up for each again
-        ) as j;
+                select l.*, x.oldest,
+                    case when l.status is null then 4
+                        when l.status <> 0 then case
+                            when l.key is not null and exists (
+                                select from operon.notification_keys k where k.destination = l.destination and k.key = l.key
+                            ) then 3
+                            when l.keep then 7 else 5 end
+                        when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
+                        -- Counted only where the sequence does not say that it cannot be full: counting reads the whole mailbox.
+                        when l.nth > mailbox_limit or coalesce(x.newest - x.oldest, 0) >= mailbox_limit - 200 and l.nth + (
+                            select count(*) from (
+                                select from operon.notifications n where n.destination = l.destination limit mailbox_limit
+                            ) as counted
+                        ) > mailbox_limit then 6
+                        else 0 end as code
+                from (
+                    select u.*, w.status, w.owner, w.wait_kind,
+                        pg_catalog.row_number() over (partition by w.workflow_uuid order by u.n) as nth,
+                        w.wait_kind is not null and coalesce(u.topic, '') = any (coalesce(w.wait_topics, '{}')) as woke
+                    from unnest(m_destination, m_topic, m_key, m_keep, m_owner) with ordinality
+                        as u (destination, topic, key, keep, whose, n)
+                    left join operon.workflows w on w.workflow_uuid = u.destination
+                        and operon.is_owned(u.whose, w.authenticated_user)
+                ) as l
+                left join lateral (
+                    -- Not min and max: a plan made while there are no messages would read the whole mailbox for them.
+                    select (
+                        select n.sequence from operon.notifications n
+                        where n.destination = l.destination order by n.sequence limit 1
+                    ) as oldest, (
+                        select n.sequence from operon.notifications n
+                        where n.destination = l.destination order by n.sequence desc limit 1
+                    ) as newest
+                ) as x on l.status = 0
+                offset 0 -- so that it is not written into each of the lists, and looked up for each again
+            ) as j;
+        end if;
         sequences := array(
             select case when u.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end
             from unnest(codes) with ordinality as u (code, n) order by u.n

@@ -63,7 +63,7 @@ begin
     end if;
     insert into operon.notifications (destination, topic, body, woke)
     values (destination, topic, pg_catalog.convert_to(body::text, 'UTF8'),
-        w.wait_kind is not null and coalesce(topic, '') = any (w.wait_topics));
+        w.wait_kind is not null and coalesce(topic, '') = any (coalesce(w.wait_topics, '{}')));
     perform operon.ring(
         0, array[destination],
         case when w.wait_kind is null or coalesce(topic, '') = any (w.wait_topics) then 'wake' else 'look' end
