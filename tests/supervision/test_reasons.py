@@ -170,7 +170,7 @@ async def test_a_suspended_name(runtime: TestRuntime) -> None:
         "(name text primary key, since timestamptz not null, until timestamptz, crashes integer)"
     )
     await runtime.execute(
-        "insert into operon.suspensions (name, since, until, crashes) values ('gone', now(), null, 14)"
+        "insert into operon.suspensions (name, since, until, crashes) values ('gone', now() - interval '3 days', null, 14)"
     )
     await runtime.execute(
         "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'gone', '', '{}')", UUID(int=9)
@@ -178,7 +178,7 @@ async def test_a_suspended_name(runtime: TestRuntime) -> None:
 
     found = await why(runtime, UUID(int=9))
 
-    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 0.0 s: 14 workflows crashed.")
+    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 3 d: 14 workflows crashed.")
 
 
 async def test_a_name_that_nobody_here_knows(runtime: TestRuntime) -> None:
