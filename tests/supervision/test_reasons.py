@@ -170,7 +170,8 @@ async def test_a_suspended_name(runtime: TestRuntime) -> None:
         "(name text primary key, since timestamptz not null, until timestamptz, crashes integer)"
     )
     await runtime.execute(
-        "insert into operon.suspensions (name, since, until, crashes) values ('gone', now() - interval '3 days', null, 14)"
+        "insert into operon.suspensions (name, since, until, crashes) "
+        "values ('gone', now() - interval '3 days', null, 14)"
     )
     await runtime.execute(
         "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'gone', '', '{}')", UUID(int=9)
