@@ -10,8 +10,8 @@ setup:
     python3 -m venv .venv
     {{ bin }}/pip install -q -e ".[dev]"
 
-# All tests, or those named: `just test tests/examples -k tickets`.
-test *arguments:
+# All tests, in three processes; or those named, in one: `just test tests/examples -k tickets`.
+test *arguments="-n 3 --dist loadscope":
     {{ bin }}/pytest {{ arguments }}
 
 # A part of the tests on the system's PostgreSQL instead of the embedded one (Debian: apt-get install postgresql).

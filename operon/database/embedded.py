@@ -92,7 +92,8 @@ class EmbeddedPostgres:
     """The Postgres server of one folder. Holds nothing but the path; all methods block."""
 
     def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
-        self.folder = folder.absolute()
+        # The real path: by a link, whose path may be too long for a socket, a server that is well would look deaf.
+        self.folder = Path(os.path.realpath(folder))
 
     def __repr__(self) -> str:
         return f"<EmbeddedPostgres {self.folder}>"
@@ -207,8 +208,8 @@ class EmbeddedPostgres:
             # Root's server runs as another user and must pass through; what is inside stays closed.
             self.folder.chmod(programs.home_mode())
             (self.folder / ".gitignore").write_text("*\n")
-        if os.geteuid() == 0 and not programs.open_to_all(self.folder.resolve()):
-            home = programs.find_store() / hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16]
+        if os.geteuid() == 0 and not programs.open_to_all(self.folder):
+            home = programs.find_store() / hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
             if home.exists():
                 # Left by a folder of this path. Whoever deletes a data folder wants an empty one.
                 postmaster.halt(home)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 logger = masked_logger("operon.testing")
 
-END_SECONDS = 30.0
+END_SECONDS = 120.0  # each removal waits for a checkpoint: milliseconds, or seconds where others write a lot
 
 
 class Line:

@@ -155,7 +155,7 @@ async def test_a_read_only_transaction_that_writes_is_refused_by_the_database_on
 ) -> None:
     ctx = runtime.app.context(workflow_uuid=uuid4())
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(2):
             with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
                 await write_though_read_only(ctx)
@@ -199,7 +199,7 @@ async def test_a_savepoint_may_be_rolled_back_to(runtime: TestRuntime) -> None:
 async def test_a_database_error_that_was_swallowed_is_raised_at_the_end_and_nothing_is_written(
     runtime: TestRuntime,
 ) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         handle = await swallow_then_tell(runtime.context, "swallowed")
         told = await handle.get_result()
 
@@ -245,7 +245,7 @@ async def test_a_mistake_in_a_transaction_is_its_error_after_one_run(
     uuid = uuid4()
     ctx = runtime.app.context(workflow_uuid=uuid)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(2):
             with pytest.raises(error):
                 await operation(ctx)
@@ -274,7 +274,7 @@ async def test_a_mistake_in_a_transaction_is_its_error_after_one_run(
 async def test_a_mistake_in_a_one_statement_transaction_is_its_error_and_holds_up_nobody(
     runtime: TestRuntime, kind: str, error: str
 ) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         handles = [await one_statement(runtime.context, kind) for _ in range(2)]
         told = [await handle.get_result() for handle in handles]
         good = await swallow_then_tell(runtime.context, f"beside {kind}")

@@ -24,9 +24,10 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="operon-chaos-", dir="/tmp"))
     print(f"seed {options.seed}: {options.seconds:g} s, {options.executors} executors, {folder}", flush=True)
     began = time.monotonic()
-    verdict = run_loop(run(folder, options.seed, options.seconds, options.executors, options.lease))
+    verdict = run_loop(run(folder, options.seed, options.seconds, options.executors, options.lease, options.at_most))
     print(report(verdict, options.seconds))
-    print(f"{time.monotonic() - began:.0f} s in all, {verdict.settled_seconds:.1f} s to settle; seed {options.seed}")
+    took = f"{time.monotonic() - began:.0f} s in all, {verdict.rounds} rounds"
+    print(f"{took}, {verdict.settled_seconds:.1f} s to settle; seed {options.seed}")
     for sentence in verdict.violations:
         print(f"VIOLATED {sentence}")
     for guard in verdict.missing:
@@ -47,6 +48,9 @@ def report(verdict: Verdict, seconds: float) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=FULL_SECONDS, help="of work and faults; 600 by default")
+    parser.add_argument(
+        "--at-most", type=float, default=0.0, help="go on so long if too few faults have bitten by then"
+    )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="gives the same faults again")
     parser.add_argument("--executors", type=int, default=4)
     parser.add_argument("--lease", type=float, default=2.0, help="lease_seconds of the executors")

@@ -35,9 +35,9 @@ class Fault:
     size: float
 
 
-def plan(seed: int, seconds: float, slots: int) -> list[Fault]:
-    """The faults of a run, in order."""
-    rng = random.Random(f"plan {seed}")
+def plan(seed: int, seconds: float, slots: int, nth: int = 0) -> list[Fault]:
+    """The faults of a run, or of another round of it, in order."""
+    rng = random.Random(f"plan {seed} {nth}" if nth else f"plan {seed}")
     faults = [
         Fault(rng.uniform(0.03, 0.97) * seconds, what, rng.randrange(slots), rng.random())
         for what, (often, _) in RATES.items()

@@ -1,6 +1,7 @@
 """One run: everything is set up, the faults happen, the dust settles, and what is left is looked at.
 
 work and faults    for as long as the run is to take
+another round      as long as too few faults have bitten, and there is time: a busy machine does less in the same time
 no new orders      the faults are over; everybody is healed
 settling           every order is filled, nobody waits, each slot has one living executor
 the end            everybody drains; then the checker asks
@@ -31,6 +32,7 @@ from tests.chaos.server import Server
 from tests.chaos.witness import heard
 
 SETTLE_SECONDS = 120.0
+ROUND_SECONDS = 30.0
 
 UNSETTLED = """
 select (select count(*) from operon.workflows where status = 0)
@@ -46,11 +48,17 @@ class Verdict:
     violations: list[str]
     missing: list[str]
     counts: dict[str, int]
+    rounds: int
     settled_seconds: float
 
 
-async def run(folder: Path, seed: int, seconds: float, slots: int, lease_seconds: float) -> Verdict:
-    """A whole run. `folder` is left with the logs of the executors."""
+async def run(
+    folder: Path, seed: int, seconds: float, slots: int, lease_seconds: float, most_seconds: float = 0.0
+) -> Verdict:
+    """A whole run. `folder` is left with the logs of the executors.
+
+    What has to have bitten is that of a run of `seconds`; one that lacks some goes on until `most_seconds` of faults.
+    """
     sockets = {"WITNESS": str(folder / "witness"), "DESK": str(folder / "desk")}
     fleet = Fleet(folder, lease_seconds, random.Random(f"fleet {seed}"), sockets)
     desk = Desk(seed)
@@ -64,6 +72,13 @@ async def run(folder: Path, seed: int, seconds: float, slots: int, lease_seconds
         async with witness(sockets["WITNESS"], calls, seed), living(fleet, server, desk, sockets["DESK"], slots, seed):
             await asyncio.sleep(2 * lease_seconds)  # each of them is there, and believes that the others are
             await faults.happen(plan(seed, seconds, slots))
+            rounds = 1
+            while seconds + rounds * ROUND_SECONDS <= most_seconds:
+                server.harvest()
+                if not missing(await evidence(fleet, server, desk, faults, heard(calls), logs), seconds):
+                    break
+                await faults.happen(plan(seed, ROUND_SECONDS, slots, rounds))
+                rounds += 1
             desk.close()
             began = time.monotonic()
             settled = await settle(server, desk, slots)
@@ -74,7 +89,7 @@ async def run(folder: Path, seed: int, seconds: float, slots: int, lease_seconds
         violations += [f"a client met {text}: {count}" for text, count in desk.errors.items() if not is_weather(text)]
         violations += await checker.check(server, desk, heard(calls), logs)
         counts = await evidence(fleet, server, desk, faults, heard(calls), logs)
-        return Verdict(violations, missing(counts, seconds), counts, settled_seconds)
+        return Verdict(violations, missing(counts, seconds), counts, rounds, settled_seconds)
     finally:
         await server.stop()
 

@@ -208,9 +208,10 @@ async def test_a_killed_listener_reconnects_and_misses_nothing(bench: Bench) -> 
     for round in range(5):
         caught_up = listener.caught_up
         await listener.kill()
-        while listener.caught_up == caught_up:
-            rang += 1
-            await listener.ring(f"done:{rang}")
+        async with asyncio.timeout(60):
+            while listener.caught_up == caught_up:
+                rang += 1
+                await listener.ring(f"done:{rang}")
         await listener.ring(f"last:{round}")
         await listener.until(lambda: listener.bells[-1:] == [f"last:{round}"])  # noqa: B023
 

@@ -100,7 +100,7 @@ def postmaster(folder: Path) -> int:
 
 
 def until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not fact():
         if time.monotonic() > deadline:
             pytest.fail("it never came true")
@@ -129,7 +129,9 @@ def kill(folder: Path) -> None:
 def python(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
     """Another process, which has EmbeddedPostgres as `server`."""
     code = (
-        "import sys; from pathlib import Path; from operon.database.embedded import EmbeddedPostgres\n"
+        "import signal, sys; from pathlib import Path; from operon.database.embedded import EmbeddedPostgres\n"
+        # Tests that run in the background of a shell, or under nohup, hand down a Ctrl-C that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"server = EmbeddedPostgres(Path(sys.argv[1]))\n{code}"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -76,6 +76,19 @@ def test_a_folder_copied_under_a_running_server_does_not_lead_to_it(running: Pat
     assert sql(dsn, "select 1") == 1
 
 
+def test_a_link_too_long_for_a_socket_leads_to_the_server_that_runs(running: Path, place: Path) -> None:
+    dsn = start(running)
+    before = postmaster(running)
+    link = place / ("long" * 40)
+    link.symlink_to(running)
+
+    found = EmbeddedPostgres(link).url()
+    started = start(link)
+
+    assert found == started == dsn
+    assert postmaster(running) == before
+
+
 @pytest.mark.parametrize("name", ["long" * 40, 'it\'s $HOME, "é" `x`'])
 def test_any_path_will_do(place: Path, name: str) -> None:
     folder = place / name / "postgres"

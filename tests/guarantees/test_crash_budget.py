@@ -199,7 +199,6 @@ async def test_the_next_life_begins_when_the_end_of_the_last_one_is_recorded(run
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 async def test_who_takes_the_process_down_is_found_and_stopped_while_the_others_go_on(server: Server) -> None:
     async with server.case("deadly", crash_budget=BUDGET) as case:
         culprit = Start("deadly", uuid4(), ("t",))

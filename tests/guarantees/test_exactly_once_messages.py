@@ -19,7 +19,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import ANY, Site
 from tests.guarantees.worker.sweep import sweep
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 BEGIN = "flush start write"
 COMMITTING = ("flush", "commit")

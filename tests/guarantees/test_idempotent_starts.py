@@ -13,7 +13,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.served import Answer, Served, serving
 from tests.guarantees.worker.sites import Site, When
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 MANY = 100
 

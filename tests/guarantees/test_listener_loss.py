@@ -15,7 +15,7 @@ from operon.testing import TestRuntime
 from tests.guarantees.executors import correspondents
 from tests.guarantees.executors.process import executor
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.long
 
 POLL_SECONDS = 0.5
 # Ends the listening sessions of all executors of a database, known by what they last said.
@@ -43,6 +43,7 @@ async def test_listening_sessions_that_are_terminated_all_the_time_cost_no_messa
 
         took = sorted(seconds for result in results for seconds in result)
         assert len(took) == 2 * count * receivers
+        print(f"{terminated[0]} terminated, 99 of 100 came in {took[len(took) * 99 // 100]:.2f} s")
         assert terminated[0] >= 100  # of 200: two listeners, five times a second, but now and then one was just away
         assert took[len(took) * 99 // 100] < POLL_SECONDS + 0.5
         assert await runtime.fetchval("select count(*) from operon.notifications") == 0

@@ -26,7 +26,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import ANY, Site
 from tests.guarantees.worker.sweep import sweep
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 SEND = "select operon.send($1, to_json(n), 'numbers') from generate_series($2::integer, $3::integer - 1) as n"
 # What a workflow has received, in order.

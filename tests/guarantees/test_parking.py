@@ -19,7 +19,7 @@ from operon.testing import TestRuntime
 from tests.guarantees.executors import correspondents
 from tests.guarantees.executors.process import executor
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 NEVER = 3600.0
 # No safety poll, and no ping that comes late and makes everybody look.

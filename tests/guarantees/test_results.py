@@ -66,7 +66,7 @@ async def test_a_handle_in_another_executor_is_woken_by_the_completion(runtime: 
     handle = await gated(runtime.context, gate)
 
     there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await awaited_elsewhere(runtime.app, handle.workflow_uuid)
         gates[gate].set()
         result = await there
@@ -81,7 +81,7 @@ async def test_many_waiters_elsewhere_are_all_woken(runtime: TestRuntime, other:
 
     retrieved = other.context().retrieve_workflow(handle.workflow_uuid)
     waiters = [asyncio.create_task(retrieved.get_result()) for _ in range(50)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await awaited_elsewhere(runtime.app, handle.workflow_uuid)
         gates[gate].set()
         results = await asyncio.gather(*waiters)
@@ -94,7 +94,7 @@ async def test_an_error_wakes_its_waiters_too_and_keeps_its_class(runtime: TestR
     handle = await failing(runtime.context, gate)
 
     there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await awaited_elsewhere(runtime.app, handle.workflow_uuid)
         gates[gate].set()
         with pytest.raises(ValueError, match="as ordered"):
@@ -106,7 +106,7 @@ async def test_a_waiter_survives_the_loss_of_every_notification(runtime: TestRun
     handle = await gated(runtime.context, gate)
     async with Operon(__name__, database_url=runtime.database_url, poll_seconds=0.1) as other:
         there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await awaited_elsewhere(runtime.app, handle.workflow_uuid)
             runtime.app.executor.incarnation.listeners.clear()  # the owner forgets that it was asked
             gates[gate].set()
@@ -122,7 +122,7 @@ async def test_a_result_that_is_late_is_a_typed_error_and_the_workflow_goes_on(r
         await handle.get_result(timeout=0.01)
     gates[gate].set()
 
-    assert await handle.get_result(timeout=20) == gate
+    assert await handle.get_result(timeout=60) == gate
 
 
 async def test_a_waiter_that_goes_away_leaves_nothing_behind(runtime: TestRuntime, other: Operon) -> None:
@@ -131,7 +131,7 @@ async def test_a_waiter_that_goes_away_leaves_nothing_behind(runtime: TestRuntim
     actor = runtime.app.executor.incarnation.live[handle.workflow_uuid]
     here = asyncio.create_task(handle.get_result())
     there = asyncio.create_task(other.context().retrieve_workflow(handle.workflow_uuid).get_result())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await awaited_elsewhere(runtime.app, handle.workflow_uuid)
 
     for task in (here, there):

@@ -15,7 +15,7 @@ from tests.guarantees.worker.case import Case, Server, is_stopped, kill, until
 from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import Site
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 WORKFLOWS = 30
 KILLS = 6

@@ -135,7 +135,7 @@ async def test_sessions_that_are_terminated_again_and_again_cost_nothing(caplog:
         terminated = 0
 
         async with Workers(runtime) as workers:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while terminated < 150:
                     terminated += len(await admin.fetch(TERMINATE_ONE, database))
                     await asyncio.sleep(0.05)  # the interval of the fault
@@ -215,7 +215,7 @@ async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(
         number = runtime.executor.incarnation.number
         proxy.share = 0.2
 
-        async with Workers(runtime) as workers, asyncio.timeout(60):
+        async with Workers(runtime) as workers, asyncio.timeout(240):
             while not all(proxy.cuts[cut] >= 3 for cut in ALL_CUTS):  # noqa: ASYNC110 - a fact elsewhere rings no bell
                 await asyncio.sleep(0.01)
         proxy.share = 0.0

@@ -21,7 +21,7 @@ from tests.guarantees.worker.sites import Site
 from tests.guarantees.worker.sweep import sweep
 from tests.guarantees.worker.witness import Call
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 WAITING = 8  # cases at once: each waits for a lease most of the time
 

@@ -16,6 +16,7 @@ from operon.errors import ConfigurationError, PortInUse
 from operon.http.listener import serve
 from operon.routes import get, post
 from tests.http.conftest import Served, quart_of, served
+from tests.ports import free_port
 
 
 @get("/hello")
@@ -61,7 +62,7 @@ async def exchange(server: Served, *pieces: bytes) -> bytes:
         writer.write(piece)
         await writer.drain()
     try:
-        return await asyncio.wait_for(reader.read(-1), 10)
+        return await asyncio.wait_for(reader.read(-1), 60)
     finally:
         writer.close()
 
@@ -239,7 +240,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_refuses_what_is_new() -> N
         gate.opened.set()
 
         assert parsed(await in_flight)[0] == 200
-        await asyncio.wait_for(server.task, 5)
+        await asyncio.wait_for(server.task, 60)
 
 
 async def test_a_drain_closes_idle_connections() -> None:
@@ -250,7 +251,7 @@ async def test_a_drain_closes_idle_connections() -> None:
 
         server.stop.set()
 
-        await asyncio.wait_for(server.task, 5)
+        await asyncio.wait_for(server.task, 60)
         assert await reader.read() == b""
         writer.close()
 
@@ -263,9 +264,9 @@ async def test_a_drain_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         await gate.entered.wait()
 
         server.stop.set()
-        await asyncio.wait_for(server.task, 5)
+        await asyncio.wait_for(server.task, 60)
 
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
+        await asyncio.wait_for(gate.cancelled.wait(), 60)
         assert await in_flight == b""
     assert "cutting 1 connections" in caplog.text
 
@@ -284,7 +285,7 @@ async def test_a_client_that_does_not_read_delays_no_shutdown(caplog: pytest.Log
 
             server.stop.set()
 
-            await asyncio.wait_for(server.task, 5)
+            await asyncio.wait_for(server.task, 60)
     assert "does not end" not in caplog.text
 
 
@@ -313,7 +314,7 @@ async def test_cancelling_ends_it_at_once_and_runs_after_serving() -> None:
         await gate.entered.wait()
 
         server.task.cancel()
-        await asyncio.wait_for(asyncio.wait([server.task]), 5)
+        await asyncio.wait_for(asyncio.wait([server.task]), 60)
 
         assert server.task.cancelled()
         assert gate.cancelled.is_set()
@@ -328,9 +329,7 @@ async def test_a_failed_start_frees_the_port() -> None:
     async def fail() -> None:
         raise RuntimeError("no")
 
-    bound = socket.create_server(("127.0.0.1", 0))
-    port = bound.getsockname()[1]
-    bound.close()
+    port = free_port()
 
     with pytest.raises(RuntimeError, match="no"):
         await serve(quart, Settings(port=port), lambda url: None, asyncio.Event())
@@ -348,7 +347,7 @@ async def test_a_handler_learns_that_its_client_is_gone() -> None:
 
         writer.close()
 
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
+        await asyncio.wait_for(gate.cancelled.wait(), 60)
 
 
 async def test_no_signal_handler_is_installed() -> None:

@@ -230,10 +230,10 @@ async def test_a_call_goes_on_when_its_client_is_gone() -> None:
 
         writer.close()
         server.stop.set()
-        await asyncio.wait_for(server.task, 5)  # a drain ends when no request is in flight
+        await asyncio.wait_for(server.task, 60)  # a drain ends when no request is in flight
         go_on.set()
 
-        await asyncio.wait_for(finished.wait(), 5)
+        await asyncio.wait_for(finished.wait(), 60)
 
 
 async def test_waiting_for_a_result_ends_with_the_client() -> None:
@@ -255,4 +255,4 @@ async def test_waiting_for_a_result_ends_with_the_client() -> None:
 
         writer.close()
 
-        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 60)

@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
@@ -21,6 +20,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+
+from tests.ports import free_port
 
 START_SECONDS = 60.0
 SOMEBODY = "postgres"  # whom root runs them as: both refuse to be root
@@ -41,13 +42,6 @@ def somebody() -> dict[str, Any]:
         return {}
     user = pwd.getpwnam(SOMEBODY)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def as_somebody(*command: Path | str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import operon
 from operon.database import executors, testbed
-from operon.database.batch import Batch
+from operon.database.batch import RECORDS_MAX, Batch
 from operon.database.lease import Lease
 from operon.database.writer import Revoked, Writer
 from operon.errors import Fenced
@@ -90,16 +90,16 @@ async def fate(batch: Batch, uuid: UUID) -> BaseException | None:
 
 
 async def test_what_came_up_meanwhile_is_one_batch(bench: Bench) -> None:
-    started = [bench.start() for _ in range(100)]
-    for uuid, _ in started:
-        bench.checkpoint(uuid, 0)
+    workflows = RECORDS_MAX // 2  # two records of each
+    started = [bench.start()[0] for _ in range(workflows)]
+    recorded = {uuid: bench.checkpoint(uuid, 0) for uuid in started}
 
     bench.run()
-    fates = await asyncio.gather(*(fate(batch, uuid) for uuid, batch in started))
+    fates = await asyncio.gather(*(fate(batch, uuid) for uuid, batch in recorded.items()))
 
-    assert fates == [None] * 100
+    assert fates == [None] * workflows
     assert bench.committer.flushes == 1
-    assert len(await bench.workflows()) == 100
+    assert len(await bench.workflows()) == workflows
 
 
 @pytest.mark.parametrize("place", range(7))

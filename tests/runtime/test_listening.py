@@ -43,10 +43,14 @@ async def deaf() -> AsyncIterator[TestRuntime]:
         yield runtime
 
 
+# Of this database: on the same server others may be tested at the same time.
+LISTENERS = "select count(*) from pg_stat_activity where datname = current_database() and query ~* '^listen'"
+
+
 async def test_off_an_executor_takes_no_session_lock_and_holds_no_listening_connection(deaf: TestRuntime) -> None:
     assert deaf.executor.incarnation.notifier.gauges().state is Hearing.OFF
     assert await deaf.fetchval(LOCKS, SESSION_LOCK) == 0
-    assert await deaf.fetchval("select count(*) from pg_stat_activity where query ~* '^listen'") == 0
+    assert await deaf.fetchval(LISTENERS) == 0
 
 
 async def test_off_a_handle_in_another_executor_is_answered_by_a_poll(deaf: TestRuntime) -> None:

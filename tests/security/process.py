@@ -32,9 +32,13 @@ class Process:
         return self._output.read_text(errors="surrogateescape")
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def memory_bytes(self) -> int:
         """What it has in memory."""
-        return int(psutil.Process(self._process.pid).memory_info().rss)
+        return int(psutil.Process(self.pid).memory_info().rss)
 
     @property
     def is_alive(self) -> bool:

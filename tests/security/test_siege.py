@@ -18,7 +18,7 @@ import pytest
 from tests.security.conftest import Database
 from tests.security.process import Process, started
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 
 P99_SECONDS = 1.0
 GROWTH_BYTES = 64 * 2**20  # what an attack may leave in memory; CPython gives little of it back
@@ -62,7 +62,7 @@ async def besieged(server: Process) -> AsyncGenerator[None]:
     """An honest client asks for as long as this lasts; afterwards its answers and the server are looked at."""
     before = server.memory_bytes
     honest = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(Path(__file__).parent / "honest.py"), str(server.port)),
+        *(sys.executable, str(Path(__file__).parent / "honest.py"), str(server.port), str(server.pid)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -86,6 +86,7 @@ async def besieged(server: Process) -> AsyncGenerator[None]:
     right = sorted(seconds for seconds in took if seconds is not None)
     assert server.is_alive, server.said
     assert len(right) == len(took), f"{len(took) - len(right)} of {len(took)} honest answers were wrong"
+    print(f"99 of 100 in {1000 * right[int(len(right) * 0.99)]:.0f} ms")
     assert right[int(len(right) * 0.99)] < P99_SECONDS, f"{right[-5:]}"
     assert highest - before < GROWTH_BYTES, f"{(highest - before) / 2**20:.0f} MiB more"
     assert "Traceback" not in server.said, server.said

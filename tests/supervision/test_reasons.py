@@ -165,7 +165,7 @@ async def test_a_pause_after_a_crash(runtime: TestRuntime) -> None:
 
 
 async def test_a_suspended_name(runtime: TestRuntime) -> None:
-    since = "now() - interval '3 hours'"
+    since = "now() - interval '3 days'"
     await runtime.execute(f"insert into operon.suspensions (name, since, crashes) values ('gone', {since}, 14)")
     await runtime.execute(
         "insert into operon.workflows (workflow_uuid, name, version, inputs) values ($1, 'gone', '', '{}')", UUID(int=9)
@@ -173,7 +173,7 @@ async def test_a_suspended_name(runtime: TestRuntime) -> None:
 
     found = await why(runtime, UUID(int=9))
 
-    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 3 h: 14 workflows crashed.")
+    assert (found.code, found.text) == ("suspended", "`gone` is suspended for 3 d: 14 workflows crashed.")
 
 
 async def test_a_name_that_nobody_here_knows(runtime: TestRuntime) -> None:

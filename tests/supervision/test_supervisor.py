@@ -266,9 +266,7 @@ async def test_without_the_database_an_executor_tells_of_itself_alone(
     assert executor["actors"][0]["why"]["code"] == "database"
 
 
-@pytest.mark.parametrize(
-    "count", [100_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
-)
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 async def test_however_many_are_parked_no_table_is_read_and_the_number_is_an_estimate(count: int) -> None:
     async with TestRuntime(__name__, check_replay=False, notify="off") as runtime:
         await runtime.execute(FILL.format(owner=runtime.executor.incarnation.number, count=count))

@@ -23,7 +23,6 @@ LEFT = "select count(*) from operon.workflows where status = 0"
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
 async def test_eight_executors_that_start_on_20000_ready_workflows_do_not_exhaust_the_connections() -> None:
     most = 0
     async with private_database() as url:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.examples.conftest import private_database
-from tests.examples.shop.stage import Stage, customer, free_port
+from tests.examples.shop.stage import Stage, customer
+from tests.ports import free_port
 
 
 @pytest.fixture

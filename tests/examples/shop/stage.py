@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -115,10 +114,3 @@ def state_on(page: httpx.Response) -> str | None:
 async def customer() -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=DEADLINE_SECONDS, trust_env=False) as client:
         yield client
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on. A service that is started again has to come back on its own."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

@@ -21,7 +21,6 @@ OUTCOME = {"pay": "paid", "cancel": "cancelled"}
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("decision", "when"), [("pay", "before"), ("cancel", "after")])
 async def test_an_order_ends_right_wherever_the_shop_is_killed(stage: Stage, decision: str, when: str) -> None:
     async with stage.shop():
