@@ -1,15 +1,17 @@
 """The single door: every operation that anybody calls comes through here, and only here it is decided: replay or run.
 
 `StepInvoker` is the door of a live workflow: each call is a numbered step whose answer comes from the journal if it is
-recorded, and is recorded if it is not. Whoever calls from outside of a workflow comes in by `entry.py`, and starts one.
+recorded, and is recorded if it is not (`door`). Here are the steps that run operations and statements, and those that
+only take the time; messages and events are in `correspondence`, other workflows in `relations`. Whoever calls from
+outside of a workflow comes in by `entry.py`, and starts one.
 
-Checklist: a new kind of step needs a name in `StepKind`, a method here, and a name in the view `readable_checkpoints`.
+Checklist: a new kind of step needs a name in `StepKind`, a method, and a name in the view `readable_checkpoints`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,68 +20,37 @@ from uuid import UUID, uuid4
 from operon.authorization import authorized, judge, refuse
 from operon.codec import Codec
 from operon.contexts import Caller, InvokingContext, ParentClose, TransactionContext, as_seconds
-from operon.database import monitors
-from operon.database.mail import NO_USER
 from operon.database.uuid7 import child_uuid
-from operon.errors import DatabaseUnavailable, Evicted, InvocationError, NotAuthorizedError, UnknownOperationError
-from operon.failures import decode_error, encode_error
+from operon.errors import Evicted, InvocationError, NotAuthorizedError, UnknownOperationError
+from operon.failures import encode_error
 from operon.handles import WorkflowHandle
-from operon.links import Down
 from operon.operations import Communicator, Operation, Transaction, Workflow
-from operon.runtime import messages, statements
-from operon.runtime.children import Children, read_child, write_child
+from operon.runtime import statements
+from operon.runtime.children import read_child, write_child
 from operon.runtime.communicators import Attempts
-from operon.runtime.journal import Journal, Step, StepKind, clock
-from operon.runtime.messages import Messages
-from operon.runtime.poison import refuse_poison
-from operon.runtime.results import Owned, nonexistent
+from operon.runtime.correspondence import Correspondence
+from operon.runtime.door import answer, as_replayed
+from operon.runtime.journal import Step, StepKind, clock
+from operon.runtime.relations import RecordedResults, Relations
 from operon.runtime.statements import Statement
-from operon.runtime.transactions import Failed, Work
-from operon.status import WorkflowStatus
+from operon.runtime.transactions import Work
 from operon.telemetry.hidden import hide
-from operon.topics import (
-    DOWN_NAME,
-    EventKey,
-    Key,
-    Received,
-    Topic,
-    codec_for,
-    event_name,
-    key_text,
-    name_of,
-    sent_under,
-)
 
 if TYPE_CHECKING:
     from operon.runtime.client import TransactionClient
-    from operon.runtime.incarnation import Incarnation
-    from operon.runtime.workflow_actor import WorkflowActor
 
 T = TypeVar("T")
-Decode = Callable[[bytes], Any]
 
 NOW: Codec[datetime] = Codec(datetime, "now()")
 UUID4: Codec[UUID] = Codec(UUID, "uuid4()")
 RANDOM: Codec[float] = Codec(float, "random()")
-STATUS: Codec[WorkflowStatus | None] = Codec(WorkflowStatus | None, "get_status()")
-RESULT: Codec[tuple[str, str]] = Codec(tuple[str, str], "the result of another workflow")
-CONTROL: Codec[bool] = Codec(bool, "cancel() or resume()")
 SLEEP: Codec[float] = Codec(float, "sleep()")
-SAID: Codec[str] = Codec(str, "monitor()")
 
 
-class StepInvoker:
+class StepInvoker(Correspondence, Relations):
     """The door of one live workflow."""
 
-    __slots__ = ("_actor", "_children", "_incarnation", "_journal", "_messages", "_telemetry")
-
-    def __init__(self, incarnation: Incarnation, actor: WorkflowActor, journal: Journal) -> None:
-        self._incarnation = incarnation
-        self._telemetry = incarnation.telemetry
-        self._actor = actor
-        self._journal = journal
-        self._messages = Messages(incarnation, actor, journal)
-        self._children = Children()
+    __slots__ = ()
 
     def invoke(
         self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -112,43 +83,10 @@ class StepInvoker:
                 )
             case "workflow":
                 step = self._journal.call(StepKind.CHILD, name)
-                answer = self._answer(step, read_child, self._child, called, caller, ctx, args, kwargs)
-                return self._child_handle(step.number, answer)
+                given = self._answer(step, read_child, self._child, called, caller, ctx, args, kwargs)
+                return self._child_handle(step.number, given)
             case _:
                 raise TypeError(f"{operation!r} is not an operation")
-
-    async def _answer(
-        self, step: Step, decode: Decode, run: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any
-    ) -> Any:
-        """Replay or run: a recorded step is answered by its record, any other runs. Overlapping ones answer in turn."""
-        journal = self._journal
-        try:
-            if (recorded := step.recorded) is not None:
-                if journal.overlapping:
-                    await journal.turn(step)
-                return answer(recorded.output, recorded.error, decode)
-            try:
-                value = await (self._told(step, run(step, *arguments)) if self._telemetry.on else run(step, *arguments))
-            except Exception:
-                if journal.overlapping:
-                    await journal.turn(step)
-                raise
-            if journal.overlapping:
-                await journal.turn(step)
-            return value
-        finally:
-            self._delivered(step)
-
-    def _told(self, step: Step, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        return self._telemetry.step(step.kind.name.lower(), step.name, self._actor.workflow_uuid, step.number, run)
-
-    def _delivered(self, step: Step) -> None:
-        if self._journal.halted is not None:  # it was not answered, and nothing follows from it
-            return
-        self._journal.delivered(step)
-        hook = self._incarnation.on_checkpoint
-        if hook is not None and step.recorded is None and hook():
-            raise self._journal.evict(Evicted("crashed, for a test"))
 
     # ------------------------------------------------------------------ operations
 
@@ -225,19 +163,6 @@ class StepInvoker:
                 lambda output, error: answer(output, error, codec.decode),
             ),
         )
-
-    async def _transact(self, step: Step, work: Work) -> Any:
-        kind = StepKind(work.kind)
-        try:
-            value = await self._incarnation.transactions.run(work)
-        except Failed as failed:
-            if isinstance(failed.error, MemoryError):
-                raise self._journal.evict(Evicted("out of memory")) from failed.error
-            self._journal.record(step, kind, work.name, None, work.started, failed.stored)
-            raise as_replayed(failed.stored) from failed.error
-        if work.read_only:
-            self._journal.record(step, kind, work.name, work.output, work.started)
-        return value
 
     async def _child(
         self,
@@ -349,118 +274,7 @@ class StepInvoker:
             lambda output, error: answer(output, error, decode),
         )
 
-    # ------------------------------------------------------------------ messages, events and time
-
-    def send(
-        self,
-        ctx: InvokingContext,
-        destination: UUID,
-        message: Any,
-        topic: Topic[Any] | str | None,
-        key: Key | None,
-        ignore_finished: bool,
-        owned: bool,
-    ) -> Coroutine[Any, Any, None]:
-        """Sends a message, exactly once."""
-        name = sent_under(topic)
-        body = codec_for(topic).encode(message)
-        key_or_none = None if key is None else key_text(key)
-        step = self._journal.call(StepKind.SEND, name or "")
-        decode = messages.replayed(destination)
-        owner = self._owner if owned else None
-        return self._answer(
-            step, decode, self._messages.send, destination, name, body, key_or_none, ignore_finished, owner
-        )
-
-    def recv(self, topic: Topic[Any] | str | None, timeout: float | None, required: bool) -> Coroutine[Any, Any, Any]:
-        """The next message under a topic."""
-        name = name_of(topic)
-        timeout = as_seconds(timeout)
-        step = self._journal.call(StepKind.RECV, name or "")
-        if step.recorded is not None and self._actor.crashed:
-            refuse_poison(self._incarnation, self._actor, step.recorded, {name: topic})
-        decode = or_nothing(codec_for(topic).decode)
-        answer = self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
-        return self._noting(answer) if name == DOWN_NAME else answer
-
-    def recv_any(
-        self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
-    ) -> Coroutine[Any, Any, Any]:
-        """The next message under any of these topics."""
-        by_name = {name_of(topic): topic for topic in topics}
-        if len(by_name) < 2:
-            raise InvocationError("recv_any takes two topics or more", hint="for one there is recv(topic)")
-        timeout = as_seconds(timeout)
-        name = ", ".join(str(each) for each in by_name)
-        step = self._journal.call(StepKind.RECV, name)
-        if step.recorded is not None and self._actor.crashed:
-            refuse_poison(self._incarnation, self._actor, step.recorded, by_name)
-
-        @or_nothing
-        def decode(stored: bytes) -> Received[Any]:
-            which, body = messages.read_any(stored)
-            topic = by_name[which]
-            return Received(topic, codec_for(topic).decode(body))
-
-        answer = self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
-        return self._noting(answer) if DOWN_NAME in by_name else answer
-
-    async def _noting(self, answer: Coroutine[Any, Any, Any]) -> Any:
-        """A message, which may say that a child has ended."""
-        message: Any = await answer
-        received: Any = getattr(message, "message", message)  # of `recv_any`
-        if isinstance(received, Down):
-            self._children.ended(received.workflow_uuid)
-        return message
-
-    async def _receive(
-        self, step: Step, topics: messages.Topics, name: str, timeout: float | None, required: bool, decode: Decode
-    ) -> Any:
-        return answer(*await self._messages.receive(step, topics, name, timeout, required), decode)
-
-    def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]:
-        """Publishes a value under a key."""
-        name = event_name(key)
-        body = codec_for(key).encode(value)
-        step = self._journal.call(StepKind.SET_EVENT, name)
-        duplicate = name in self._journal.events and not replace
-        self._journal.events.add(name)
-        return self._answer(step, nothing, self._set_event, name, body, duplicate)
-
-    async def _set_event(self, step: Step, name: str, body: bytes, duplicate: bool) -> None:
-        answer(*self._messages.set_event(step, name, body, duplicate), nothing)
-
-    def get_event(
-        self,
-        ctx: InvokingContext,
-        workflow_uuid: UUID,
-        key: EventKey[Any] | str,
-        timeout: float | None,
-        owned: bool,
-    ) -> Coroutine[Any, Any, Any]:
-        """An event of another workflow, as a step."""
-        name = event_name(key)
-        timeout = as_seconds(timeout)
-        step = self._journal.call(StepKind.GET_EVENT, name)
-        decode = or_nothing(codec_for(key).decode)
-        owner = self._owner if owned else None
-        return self._answer(step, decode, self._get_event, workflow_uuid, name, timeout, owner, decode)
-
-    async def _get_event(
-        self, step: Step, workflow_uuid: UUID, name: str, timeout: float | None, owner: str | None, decode: Decode
-    ) -> Any:
-        journal = self._journal
-        if journal.pending:  # a child that was just started has to be there before it is asked for
-            await journal.durable()
-        started = clock()
-        try:
-            output = await self._messages.get_event(step, workflow_uuid, name, timeout, owner)
-        except Exception as error:
-            stored = encode_error(error)
-            journal.record(step, StepKind.GET_EVENT, name, None, started, stored)
-            raise as_replayed(stored) from error
-        journal.record(step, StepKind.GET_EVENT, name, output, started)
-        return decode(output)
+    # ------------------------------------------------------------------ time
 
     def sleep(self, duration: float) -> Coroutine[Any, Any, None]:
         """Waits so many seconds."""
@@ -508,202 +322,6 @@ class StepInvoker:
         """A value of the runtime's own that a replay has to see as it was."""
         return self._recorded_value(StepKind.VALUE, codec, make, name)
 
-    def _recorded_value(self, kind: StepKind, codec: Codec[T], make: Callable[[], T], name: str | None = None) -> T:
-        name = name or kind.name.lower()
-        step = self._journal.call(kind, name)
-        try:
-            if step.recorded is not None:
-                replayed: T = answer(step.recorded.output, step.recorded.error, codec.decode)
-                return replayed
-            value = make()
-            self._journal.record(step, kind, name, codec.encode(value), clock())
-            return value
-        finally:
-            self._delivered(step)
-
-    # ------------------------------------------------------------------ other workflows
-
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]:
-        """A handle whose answers are recorded."""
-        return WorkflowHandle(RecordedResults(self, owned), workflow_uuid)
-
-    def result_of(self, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Coroutine[Any, Any, Any]:
-        """The result of another workflow, as a step."""
-        timeout = as_seconds(timeout)
-        step = self._journal.call(StepKind.RESULT, "get_result")
-        answer = self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
-        return self._children.hear(workflow_uuid, answer)
-
-    async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
-        journal = self._journal
-        if journal.pending:
-            await journal.durable()
-        started = clock()
-        try:
-            if owned:
-                await patiently(lambda: self._owned().require(workflow_uuid))
-            ended = await self._messages.result(step, workflow_uuid, timeout)
-            value = ended.value(workflow_uuid, self._incarnation.catalog)
-        except Exception as error:
-            stored = encode_error(error)
-            journal.record(step, StepKind.RESULT, "get_result", None, started, stored)
-            raise as_replayed(stored) from error
-        stored = RESULT.encode((ended.name, (ended.output or b"").decode()))
-        journal.record(step, StepKind.RESULT, "get_result", stored, started)
-        return value
-
-    def _stored_result(self, stored: bytes) -> Any:
-        name, output = RESULT.decode(stored)
-        return self._incarnation.catalog.result_codec(name).decode(output.encode())
-
-    @property
-    def _owner(self) -> str:
-        return self._actor.caller.user or NO_USER
-
-    def _owned(self) -> Owned:
-        return Owned(self._incarnation.results, self._actor.caller.user)
-
-    def status_of(self, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, WorkflowStatus | None]:
-        """The status of another workflow, as a step."""
-        step = self._journal.call(StepKind.STATUS, "get_status")
-        return self._answer(step, STATUS.decode, self._status, workflow_uuid, owned)
-
-    async def _status(self, step: Step, workflow_uuid: UUID, owned: bool) -> WorkflowStatus | None:
-        journal = self._journal
-        if journal.pending:
-            await journal.durable()
-        started = clock()
-        results = self._owned() if owned else self._incarnation.results
-        status = await patiently(lambda: results.status(workflow_uuid))
-        journal.record(step, StepKind.STATUS, "get_status", STATUS.encode(status), started)
-        return status
-
-    def control(self, kind: StepKind, workflow_uuid: UUID, owned: bool) -> Coroutine[Any, Any, bool]:
-        """Cancels or resumes another workflow, as a step."""
-        step = self._journal.call(kind, kind.name.lower())
-        answer = self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
-        return self._children.hear(workflow_uuid, answer) if kind is StepKind.CANCEL else answer
-
-    async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
-        journal = self._journal
-        if journal.pending:
-            await journal.durable()
-        results = self._owned() if owned else self._incarnation.results
-        started = clock()
-        try:
-            ask = results.cancel if kind is StepKind.CANCEL else results.resume
-            done = await patiently(lambda: ask(workflow_uuid))
-        except Exception as error:
-            stored = encode_error(error)
-            journal.record(step, kind, kind.name.lower(), None, started, stored)
-            raise as_replayed(stored) from error
-        journal.record(step, kind, kind.name.lower(), CONTROL.encode(done), started)
-        return done
-
-    # ------------------------------------------------------------------ monitors
-
-    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]:
-        """Has this workflow told of the end of another one."""
-        step = self._journal.call(StepKind.MONITOR, "monitor")
-        watcher, owner = self._actor.workflow_uuid, self._owner if owned else None
-        ref = child_uuid(watcher, step.number)
-
-        def read(said: str) -> UUID:
-            if said == "unknown":
-                raise nonexistent(target)
-            return ref
-
-        return self._link(step, SAID, lambda c: monitors.monitor(c, ref, target, watcher, owner), read)
-
-    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]:
-        """Takes a monitor of this workflow back."""
-        step = self._journal.call(StepKind.DEMONITOR, "demonitor")
-        watcher = self._actor.workflow_uuid
-        return self._link(step, CONTROL, lambda c: monitors.demonitor(c, ref, watcher), bool)
-
-    def _link(
-        self,
-        step: Step,
-        codec: Codec[Any],
-        act: Callable[[TransactionClient], Coroutine[Any, Any, Any]],
-        read: Callable[[Any], Any],
-    ) -> Coroutine[Any, Any, Any]:
-        """A step in a transaction of its own: it locks what a flush that waited for it could not lock in order."""
-        work = Work(
-            (self._actor.workflow_uuid, self._incarnation.number, self._actor.epoch),
-            step.number,
-            step.seen,
-            step.kind,
-            step.name,
-            clock(),
-            "READ COMMITTED",
-            False,
-            act,
-            codec.settle,
-            lambda output, error: answer(output, error, codec.decode),
-        )
-        return self._answer(step, lambda stored: read(codec.decode(stored)), self._linked, work, read)
-
-    async def _linked(self, step: Step, work: Work, read: Callable[[Any], Any]) -> Any:
-        journal = self._journal
-        if journal.pending:  # a child that was just started has to be there before it is monitored
-            await journal.durable()
-        said = await self._transact(step, work)
-        self._actor.ring()  # of one that has ended before, the message is there already
-        return read(said)
-
-
-class RecordedResults:
-    """What a handle asks inside a workflow: each answer is a step."""
-
-    __slots__ = ("_invoker", "_owned")
-
-    def __init__(self, invoker: StepInvoker, owned: bool = False) -> None:
-        self._invoker = invoker
-        self._owned = owned
-
-    def result(self, workflow_uuid: UUID, timeout: float | None) -> Coroutine[Any, Any, Any]:
-        return self._invoker.result_of(workflow_uuid, timeout, self._owned)
-
-    def status(self, workflow_uuid: UUID) -> Coroutine[Any, Any, WorkflowStatus | None]:
-        return self._invoker.status_of(workflow_uuid, self._owned)
-
-    def cancel(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
-        return self._invoker.control(StepKind.CANCEL, workflow_uuid, self._owned)
-
-    def resume(self, workflow_uuid: UUID) -> Coroutine[Any, Any, bool]:
-        return self._invoker.control(StepKind.RESUME, workflow_uuid, self._owned)
-
-
-def nothing(stored: bytes) -> None:
-    """The answer of a step that has none."""
-
-
-def or_nothing(decode: Decode) -> Decode:
-    """Reads a value, or that none came in time."""
-    return lambda stored: None if stored == messages.NOTHING else decode(stored)
-
 
 def earliest(*deadlines: float | None) -> float | None:
     return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-
-async def patiently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """In a workflow a lost database is weather: it waits."""
-    while True:
-        try:
-            return await ask()
-        except DatabaseUnavailable:
-            continue
-
-
-def as_replayed(stored: bytes) -> Exception:
-    """An error as a replay will give it: a workflow that looks at one must see the same in every life."""
-    return decode_error(stored)
-
-
-def answer(output: bytes | None, error: bytes | None, decode: Decode) -> Any:
-    """What a checkpoint says: its value, or its error raised."""
-    if error is not None:
-        raise decode_error(error)
-    return decode(output if output is not None else b"null")

@@ -26,7 +26,8 @@ from operon.database.workflows import Finished
 from operon.errors import Evicted, StopActor
 from operon.failures import decode_record
 from operon.runtime.callers import caller_of
-from operon.runtime.invoke import Decode, StepInvoker
+from operon.runtime.door import Decode
+from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal, Step, StepKind
 from operon.runtime.messages import Messages
 from operon.runtime.workflow_actor import WorkflowActor
