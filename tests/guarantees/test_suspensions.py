@@ -62,7 +62,8 @@ async def parent(ctx: operon.WorkflowContext) -> str:
 @pytest.fixture
 async def runtime(anyio_backend: str) -> AsyncIterator[TestRuntime]:
     cause.mended, cause.ran = False, []
-    async with TestRuntime(__name__, poll_seconds=0.1, suspend_after=MANY) as runtime:
+    # Who leaves memory here is told to.
+    async with TestRuntime(__name__, poll_seconds=0.1, suspend_after=MANY, park_after_seconds=600) as runtime:
         # The next life is far off, so that whoever runs was let through.
         runtime.executor.incarnation.jitter = lambda: 1.0
         yield runtime
