@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -65,7 +66,7 @@ class Correspondence(Door):
         if step.recorded is not None and self._actor.crashed:
             refuse_poison(self._incarnation, self._actor, step.recorded, {name: topic})
         decode = or_nothing(codec_for(topic).decode)
-        given = self._answer(step, decode, self._receive, (name,), name or "", timeout, required, decode)
+        given = self._answer(step, decode, self._messages.receive, (name,), name or "", timeout, required, decode)
         return self._noting(given) if name == DOWN_NAME else given
 
     def recv_any(
@@ -87,7 +88,7 @@ class Correspondence(Door):
             topic = by_name[which]
             return Received(topic, codec_for(topic).decode(body))
 
-        given = self._answer(step, decode, self._receive, tuple(by_name), name, timeout, required, decode)
+        given = self._answer(step, decode, self._messages.receive, tuple(by_name), name, timeout, required, decode)
         return self._noting(given) if DOWN_NAME in by_name else given
 
     async def _noting(self, given: Coroutine[Any, Any, Any]) -> Any:
@@ -98,18 +99,12 @@ class Correspondence(Door):
             self._children.ended(received.workflow_uuid)
         return message
 
-    async def _receive(
-        self, step: Step, topics: messages.Topics, name: str, timeout: float | None, required: bool, decode: Decode
-    ) -> Any:
-        return answer(*await self._messages.receive(step, topics, name, timeout, required), decode)
-
     def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]:
         """Publishes a value under a key."""
         name = event_name(key)
         body = codec_for(key).encode(value)
         step = self._journal.call(StepKind.SET_EVENT, name)
-        duplicate = name in self._journal.events and not replace
-        self._journal.events.add(name)
+        duplicate = self._journal.sets(name) and not replace
         return self._answer(step, nothing, self._set_event, name, body, duplicate)
 
     async def _set_event(self, step: Step, name: str, body: bytes, duplicate: bool) -> None:
@@ -152,6 +147,7 @@ def nothing(stored: bytes) -> None:
     """The answer of a step that has none."""
 
 
+@functools.lru_cache(maxsize=1000)
 def or_nothing(decode: Decode) -> Decode:
-    """Reads a value, or that none came in time."""
+    """Reads a value, or that none came in time. One for all who wait for the same: they may be many."""
     return lambda stored: None if stored == messages.NOTHING else decode(stored)

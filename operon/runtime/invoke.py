@@ -226,19 +226,14 @@ class StepInvoker(Correspondence, Relations):
             self._children.started(number, uuid, close)
         return WorkflowHandle(RecordedResults(self), uuid)
 
-    async def run(self, body: Coroutine[Any, Any, Any]) -> Any:
-        """Runs the body of the workflow, and then sees to the children that it leaves behind."""
-        try:
-            value = await body
-        except MemoryError:  # a crash, and no end
-            raise
-        except (Exception, SystemExit):
-            if len(self._children) and self._journal.halted is None:
-                await self._children.close(self)
-            raise
-        if len(self._children):
-            await self._children.close(self)
-        return value
+    @property
+    def leaves_children(self) -> bool:
+        """Whether something is to be done about children when the body has ended."""
+        return len(self._children) > 0
+
+    async def close_children(self) -> None:
+        """Cancels the children that the workflow leaves behind, or waits for them, as it said when it started them."""
+        await self._children.close(self)
 
     # ------------------------------------------------------------------ one-statement transactions
 

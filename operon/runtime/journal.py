@@ -16,6 +16,7 @@ crash. A workflow that does one thing at a time records nothing of the kind and 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from enum import IntEnum
 from uuid import UUID
 
@@ -56,6 +57,8 @@ class StepKind(IntEnum):
     VALUE = 20  # of the runtime's own
 
 
+NOTHING_RECORDED: dict[int, Checkpoint] = {}  # one for all, as most live workflows are in their first life
+
 TIMED = (StepKind.RECV, StepKind.GET_EVENT, StepKind.RESULT)
 
 
@@ -92,6 +95,7 @@ class Journal:
     __slots__ = (
         "_calls",
         "_committer",
+        "_events",
         "_interleaving",
         "_next",
         "_outstanding",
@@ -100,7 +104,6 @@ class Journal:
         "_seen",
         "_ticket",
         "closed",
-        "events",
         "grown",
         "halted",
         "parked",
@@ -115,7 +118,7 @@ class Journal:
         committer: Committer,
         workflow_uuid: UUID,
         workflow_name: str,
-        recorded: list[Checkpoint],
+        recorded: Sequence[Checkpoint],
         ticket: Batch | None,
         parked: bool = False,
     ) -> None:
@@ -127,10 +130,12 @@ class Journal:
         self.parked = parked  # the database has it as parked, or will: the next record has to say that it goes on
         self.parking: Park | None = None  # ... because this was appended, and not answered yet
         self.grown = False  # something was recorded in this life
-        self.events: set[str] = set()  # the keys that were set so far
+        self._events: set[str] | None = None  # the keys that were set so far
         self._committer = committer
-        self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
-        self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded if checkpoint.step >= 0}
+        self._calls = self._recorded = NOTHING_RECORDED
+        if recorded:
+            self._calls = {announcement(call.step): call for call in recorded if call.step < 0}
+            self._recorded = {checkpoint.step: checkpoint for checkpoint in recorded if checkpoint.step >= 0}
         plan = recorded_plan(recorded)
         self._interleaving = Interleaving(self._gave, plan) if plan else None
         self._next = 0
@@ -275,6 +280,14 @@ class Journal:
             raise OperonInternalError("a message without a record of its receipt")
         self._committer.received(batch, self.workflow_uuid, sequence)
         return batch
+
+    def sets(self, key: str) -> bool:
+        """Notes that the workflow sets an event; whether it did so before."""
+        if self._events is None:
+            self._events = set()
+        again = key in self._events
+        self._events.add(key)
+        return again
 
     def publish(self, step: Step, key: str, value: bytes) -> Batch:
         """What was just recorded is an event, which becomes visible with it."""

@@ -42,7 +42,7 @@ class Mailbox:
         self._messages: dict[str | None, deque[Message]] = {}
         self._rings = 0 if empty else 1
         self._known: dict[str | None, int] = {}  # by topic: how many rings the last look came after
-        self._more: set[str | None] = set()  # topics of which only the oldest were read
+        self._more: frozenset[str | None] = frozenset()  # topics of which only the oldest were read
         self._taken: dict[int, Batch] = {}  # by sequence: what was received, and where that is recorded
         self._looking = False
 
@@ -84,10 +84,10 @@ class Mailbox:
         self._messages[topic] = deque(message for message in messages if message.sequence not in self._taken)
         self._known[topic] = rings
         # Where there are more than were read, the rest is looked for when these are taken.
-        if len(messages) < LOOK_MAX:
-            self._more.discard(topic)
-        else:
-            self._more.add(topic)
+        if len(messages) >= LOOK_MAX:
+            self._more |= {topic}
+        elif self._more:
+            self._more -= {topic}
 
     def take(self, topics: Sequence[str | None]) -> tuple[str | None, Message] | None:
         """The oldest known message of these topics."""

@@ -22,7 +22,7 @@ from operon.errors import (
     RecvTimeout,
     WorkflowFinishedError,
 )
-from operon.failures import encode_error
+from operon.failures import decode_error, encode_error
 from operon.runtime.journal import Journal, Step, StepKind, clock
 from operon.runtime.outcome import Ended
 from operon.runtime.results import FINISHED_FOR_GOOD, result_timeout
@@ -83,8 +83,16 @@ class Messages:
         await journal.durable()
         delivered(letter)
 
-    async def receive(self, step: Step, topics: Topics, name: str, timeout: float | None, required: bool) -> Stored:
-        """The oldest message of these topics, or nothing in time."""
+    async def receive(
+        self,
+        step: Step,
+        topics: Topics,
+        name: str,
+        timeout: float | None,
+        required: bool,
+        decode: Callable[[bytes], Any],
+    ) -> Any:
+        """The oldest message of these topics, or nothing in time, read by `decode`. Raises RecvTimeout if required."""
         journal, mailbox = self._journal, self._actor.open_mailbox()
         started = clock()
         wait = Wait(WaitKind.MESSAGE, f"recv {name}".rstrip(), None, topics=topics)
@@ -100,7 +108,7 @@ class Messages:
                 output = message.body if len(topics) == 1 else write_any(topic, message.body)
                 journal.record(step, StepKind.RECV, name, output, started)
                 mailbox.taken(message.sequence, journal.received(message.sequence))
-                return output, None
+                return decode(output)
             if last_look and mailbox.knows(topics):
                 break
             if last_look:
@@ -115,9 +123,9 @@ class Messages:
                 RecvTimeout(f"no message came under {name!r} in {timeout} s", hint="it may still come; recv again")
             )
             journal.record(step, StepKind.RECV, name, None, started, error)
-            return None, error
+            raise decode_error(error)  # as a replay will
         journal.record(step, StepKind.RECV, name, NOTHING, started)
-        return NOTHING, None
+        return decode(NOTHING)
 
     # ------------------------------------------------------------------ events
 

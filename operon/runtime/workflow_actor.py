@@ -8,7 +8,7 @@ workflow's own exception is a result like any other: it is recorded and given to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
@@ -98,7 +98,7 @@ class WorkflowActor:
         self.caller = caller
         self.inputs = inputs
         self.epoch = epoch
-        self._history = history or []
+        self._history: Sequence[Checkpoint] = history or ()
         self._crashes = crashes
         self._crash_step = crash_step
         self.begun: tuple[Batch, int] | None = None  # where its start is recorded, if this process began it
@@ -121,7 +121,7 @@ class WorkflowActor:
     async def run(self) -> None:
         """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
         incarnation = self._incarnation
-        history, self._history = self._history, []
+        history, self._history = self._history, ()
         journal = self.journal = Journal(
             incarnation.committer,
             self.workflow_uuid,
@@ -194,7 +194,16 @@ class WorkflowActor:
             if operation.masks:
                 hide(operation.signature.secrets(args, kwargs))
             if isinstance(operation, Workflow):
-                value = await invoker.run(operation.fn(ctx, *args, **kwargs))
+                try:
+                    value = await operation.fn(ctx, *args, **kwargs)
+                except MemoryError:  # a crash, and no end
+                    raise
+                except (Exception, SystemExit):
+                    if invoker.leaves_children and journal.halted is None:
+                        await invoker.close_children()
+                    raise
+                if invoker.leaves_children:
+                    await invoker.close_children()
             else:  # a single transaction or communicator is a workflow of one step
                 value = await invoker.invoke(operation, ctx, args, kwargs)
             if journal.halted is not None:  # it swallowed that
@@ -278,15 +287,18 @@ class WorkflowActor:
         """The topics whose messages it waits for."""
         return set() if self.waits is None else self.waits.topics
 
-    async def pause(self, wait: Wait) -> None:
+    def pause(self, wait: Wait) -> Coroutine[Any, Any, None]:
         """Waits until somebody rings. Raises what the workflow was halted with meanwhile, while it still looked."""
         if self.journal is not None and self.journal.halted is not None:
             raise self.journal.halted
         if self.begun is not None and self.begun[0].done:
             self.begun = None  # or whoever waits would keep the records of everybody who began with it
         if self.waits is None:
-            self.waits = Waits(self._incarnation.timers, lambda: self._incarnation.parker.changed(self))
-        await self.waits.pause(wait)
+            self.waits = Waits(self._incarnation.timers, self._waits_changed)
+        return self.waits.pause(wait)
+
+    def _waits_changed(self) -> None:
+        self._incarnation.parker.changed(self)
 
     @property
     def messages_known(self) -> int:

@@ -52,6 +52,7 @@ WORKFLOWS = "operon/database/workflows.sql"
 LEASE = "operon/database/lease.py"
 COMMITTER = "operon/runtime/committer.py"
 TRANSACTIONS = "operon/runtime/transactions.py"
+ACTOR = "operon/runtime/workflow_actor.py"
 INVOKE = "operon/runtime/invoke.py"
 
 COMMITTING = "tests/runtime/test_committer.py"
@@ -328,9 +329,9 @@ MUTANTS = (
     ),
     mutant(
         "a parent ends without its children",
-        INVOKE,
-        "        if len(self._children):\n            await self._children.close(self)\n        return value",
-        "        return value",
+        ACTOR,
+        "                if invoker.leaves_children:\n                    await invoker.close_children()\n",
+        "",
         "tests/acceptance/test_parent_close.py::test_a_child_is_cancelled_before_its_parent_has_ended",
     ),
     mutant(
