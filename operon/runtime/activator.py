@@ -215,7 +215,7 @@ class Activator:
             return False
         claimed = await workflows.claim(connection, incarnation.number, orphans)
         for workflow in claimed:
-            if workflow.crash_count > ALONE:
+            if workflow.crash_count > ALONE + 1:  # it was alone when its process died: nobody else was to blame
                 await suspensions.crashed(workflow.name, workflow.workflow_uuid)
         await self._activate(connection, [workflow for workflow in claimed if not await self._is_dead(workflow)])
         if suspects:
@@ -224,9 +224,14 @@ class Activator:
 
     @property
     def _trying(self) -> bool:
-        """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed."""
+        """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed.
+
+        One that only waits takes no process down; and it may wait for another suspect, which then has to be tried.
+        """
         actor = self._on_trial
-        return actor is not None and not actor.over and (actor.journal is None or not actor.journal.grown)
+        if actor is None or actor.over or actor.idle:
+            return False
+        return actor.journal is None or not actor.journal.grown
 
     async def _is_dead(self, workflow: Claimed) -> bool:
         """Ends a workflow that its process died of too often."""
