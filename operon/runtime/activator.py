@@ -25,6 +25,7 @@ from operon.operations import Operation
 from operon.runtime.callers import caller_of
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
 from operon.runtime.timers import Timer
+from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
 
 if TYPE_CHECKING:
@@ -226,10 +227,12 @@ class Activator:
     def _trying(self) -> bool:
         """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed.
 
-        One that only waits takes no process down; and it may wait for another suspect, which then has to be tried.
+        One that waits for others may wait for another suspect, which then has to be tried.
         """
         actor = self._on_trial
-        if actor is None or actor.over or actor.idle:
+        if actor is None or actor.over:
+            return False
+        if actor.idle and actor.waits is not None and actor.waits.kinds != {WaitKind.TIME}:
             return False
         return actor.journal is None or not actor.journal.grown
 
