@@ -49,6 +49,9 @@ class Children:
     def __len__(self) -> int:
         return len(self._left)
 
+    def __contains__(self, workflow_uuid: UUID) -> bool:
+        return workflow_uuid in self._left
+
     # All these are told when the workflow is given an answer, not when that is found: so every life agrees on them.
 
     def started(self, number: int, workflow_uuid: UUID, close: ParentClose) -> None:

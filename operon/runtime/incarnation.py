@@ -232,10 +232,12 @@ class Incarnation:
         """The last life of an actor is over: it finished, was stopped, or crashed."""
         if self.live.get(actor.workflow_uuid) is actor:
             del self.live[actor.workflow_uuid]
-        if isinstance(exit, Crashed) and not self._fenced and not self.draining:
-            stored = encode_error(exit.error)
-            traceback.clear_frames(exit.error.__traceback__)  # what filled the memory is in them
-            self._settle(actor, self._crashed(actor, exit.error, stored))
+        if isinstance(exit, Crashed):
+            self.suspensions.fell(actor)
+            if not self._fenced and not self.draining:
+                stored = encode_error(exit.error)
+                traceback.clear_frames(exit.error.__traceback__)  # what filled the memory is in them
+                self._settle(actor, self._crashed(actor, exit.error, stored))
         if actor.ended is None:
             actor.end(None)
         if actor.rung:  # it was just leaving memory when somebody rang

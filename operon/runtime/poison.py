@@ -41,13 +41,13 @@ def refuse_poison(
 ) -> None:
     """Ends this life instead of giving it a message at which it has crashed too often. Raises Evicted."""
     journal = actor.journal
-    if journal is None or not recorded.output or not journal.ends_with(recorded):
+    if journal is None or not recorded.output:
         return
     name, body = messages.read_any(recorded.output) if len(topics) > 1 else (next(iter(topics)), recorded.output)
     topic = topics.get(name)
     if not isinstance(topic, Topic) or topic.on_poison == "stop":
         return
-    if actor.crashes_here < incarnation.deliveries(topic.max_deliveries):
+    if not journal.ends_with(recorded) or actor.crashes_here < incarnation.deliveries(topic.max_deliveries):
         return
     actor.halt(Evicted("a message is set aside"))
     incarnation.set_aside(actor, recorded.step, name, body)

@@ -44,7 +44,7 @@ class Relations(Door):
         timeout = as_seconds(timeout)
         step = self._journal.call(StepKind.RESULT, "get_result")
         given = self._answer(step, self._stored_result, self._result, workflow_uuid, timeout, owned)
-        return self._children.hear(workflow_uuid, given)
+        return self._children.hear(workflow_uuid, given) if workflow_uuid in self._children else given
 
     async def _result(self, step: Step, workflow_uuid: UUID, timeout: float | None, owned: bool) -> Any:
         journal = self._journal
@@ -90,7 +90,8 @@ class Relations(Door):
         """Cancels or resumes another workflow, as a step."""
         step = self._journal.call(kind, kind.name.lower())
         given = self._answer(step, CONTROL.decode, self._control, kind, workflow_uuid, owned)
-        return self._children.hear(workflow_uuid, given) if kind is StepKind.CANCEL else given
+        ends = kind is StepKind.CANCEL and workflow_uuid in self._children
+        return self._children.hear(workflow_uuid, given) if ends else given
 
     async def _control(self, step: Step, kind: StepKind, workflow_uuid: UUID, owned: bool) -> bool:
         journal = self._journal

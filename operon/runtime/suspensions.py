@@ -33,18 +33,19 @@ PASSED = (Status.SUCCESS, Status.ERROR)
 class Canary:
     """The workflow of a suspended name that is tried here."""
 
-    __slots__ = ("actor", "step", "workflow_uuid")
+    __slots__ = ("actor", "fell", "step", "workflow_uuid")
 
     def __init__(self, workflow_uuid: UUID, step: int) -> None:
         self.workflow_uuid = workflow_uuid
         self.step = step  # how far the others were that crashed
         self.actor: WorkflowActor | None = None
+        self.fell = False  # it has crashed, wherever that was
 
     @property
     def passed(self) -> bool:
         """Whether it has ended, or got further than those that crashed."""
         actor = self.actor
-        if actor is None:
+        if actor is None or self.fell:
             return False
         if actor.ended is not None:
             return actor.ended.status in PASSED
@@ -104,6 +105,11 @@ class Suspensions:
         """A workflow was brought to life."""
         if self.canaries and self._is_canary(actor.operation.name, actor.workflow_uuid):
             self.canaries[actor.operation.name].actor = actor
+
+    def fell(self, actor: WorkflowActor) -> None:
+        """A workflow has just crashed; its row does not say so yet."""
+        if self.canaries and self._is_canary(actor.operation.name, actor.workflow_uuid):
+            self.canaries[actor.operation.name].fell = True
 
     def _is_canary(self, name: str, workflow_uuid: UUID) -> bool:
         canary = self.canaries.get(name)

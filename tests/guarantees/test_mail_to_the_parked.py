@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -11,6 +10,7 @@ import pytest
 
 import operon
 from operon.testing import TestRuntime
+from tests.acceptance.facts import parked
 
 FOREVER = 3600.0
 MESSAGES = [0, 1, 2]
@@ -112,12 +112,6 @@ async def test_a_message_to_a_parked_workflow_that_waits_for_something_else_is_k
         await runtime.fetchval("select operon.send($1, 'null')", handle.workflow_uuid)
         await runtime.advance(seconds=2 * FOREVER)
         assert await handle.get_result(timeout=60) == MESSAGES
-
-
-async def parked(runtime: TestRuntime, workflow: UUID) -> None:
-    async with asyncio.timeout(60):
-        while not await runtime.fetchval(PARKED, workflow):  # noqa: ASYNC110 - a row rings no bell
-            await asyncio.sleep(0.01)
 
 
 PARKED = "select wait_kind is not null from operon.workflows where workflow_uuid = $1"

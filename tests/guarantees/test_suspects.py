@@ -11,7 +11,7 @@ FAMILIES = 6
 
 STEPS = "select count(*) from operon.checkpoints"
 # As if their processes had died at these places before, again and again.
-SUSPECT = "update operon.workflows set crash_count = 2, crash_step = operon.progress(workflow_uuid)"
+SUSPECT = "update operon.workflows set crash_count = $1, crash_step = operon.progress(workflow_uuid)"
 
 gate = asyncio.Event()
 
@@ -39,7 +39,7 @@ async def test_a_suspect_that_waits_for_another_one_does_not_keep_it_from_being_
         async with asyncio.timeout(60):
             while await runtime.fetchval(STEPS) < FAMILIES:  # noqa: ASYNC110 - a row rings no bell
                 await asyncio.sleep(0.01)
-        await runtime.execute(SUSPECT)
+        await runtime.execute(SUSPECT, 2)
         await runtime.crash()
         gate.set()
 
@@ -51,7 +51,7 @@ async def test_who_was_killed_beside_others_does_not_have_its_name_suspended() -
     gate.clear()
     async with TestRuntime(__name__, poll_seconds=0.1, suspend_after=3) as runtime:
         handles = [await child(runtime.context) for _ in range(FAMILIES)]
-        await runtime.execute(SUSPECT.replace("2", "3", 1))  # the last time was one too many
+        await runtime.execute(SUSPECT, 3)
         await runtime.crash()
         gate.set()
 
