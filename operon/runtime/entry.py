@@ -11,7 +11,7 @@ from uuid import UUID
 
 from operon.authorization import authorized
 from operon.contexts import InvokingContext, as_seconds
-from operon.database.mail import NO_USER
+from operon.database.mail import NO_USER, Letter
 from operon.errors import Fenced
 from operon.handles import WorkflowHandle
 from operon.operations import Operation
@@ -74,13 +74,15 @@ class EntryInvoker:
             key = ctx.options.workflow_uuid
         text = None if key is None else key_text(key)
         owner = (ctx.caller.user or NO_USER) if owned else None
-        post = self._post(ctx.caller, destination, name, body, text, ignore_finished, owner)
+        post = self._post(
+            lambda: self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished, owner)
+        )
         await telemetry.entry("send", name or "", ctx.caller.traceparent, post)
 
-    async def _post(self, *letter: Any) -> None:
+    async def _post(self, post: Callable[[], Awaitable[Letter]]) -> None:
         while True:
             try:
-                return messages.delivered(await self._spawner().post(*letter))
+                return messages.delivered(await post())
             except Fenced:
                 await self._replaced()
 
