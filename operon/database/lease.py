@@ -26,6 +26,7 @@ logger = masked_logger("operon.lease")
 
 RENEW_SECONDS = 1.5  # how long one renewal may take
 TICK_SECONDS = 0.5  # how often the event loop shows that it lives
+LATE = 0.25  # of the lease: a thread that wakes so late was not let run
 MARGIN = 0.25  # of the lease: believed that much shorter than the database grants it
 
 # Counts while the machine is suspended, which CLOCK_MONOTONIC does not.
@@ -137,8 +138,12 @@ class Lease:
     async def _keep(self) -> None:
         connection: Connection | None = None
         warned = False
+        due = boottime()
         while not self._stop and not self.fenced:
             sent = boottime()
+            if sent - due > self._seconds * LATE:
+                # Nor has this thread run: the process was stopped, or the machine. Nobody in the loop is to blame.
+                self._last_tick = time.monotonic()
             if self._loop_is_stuck:
                 if not warned:
                     logger.warning("the event loop is stuck; the lease is not renewed until it goes on")
@@ -148,7 +153,8 @@ class Lease:
                 warned = False
                 connection = await self._renew(connection, sent)
             pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)
-            await asyncio.to_thread(self._wake.wait, max(0.0, sent + pause - boottime()))
+            due = max(sent + pause, boottime())
+            await asyncio.to_thread(self._wake.wait, due - boottime())
             self._wake.clear()
         await close(connection)
 

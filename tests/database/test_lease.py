@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -145,6 +146,21 @@ async def test_a_stuck_event_loop_loses_its_lease(registered: Registered, caplog
     assert "stuck" in caplog.text
     await registered.renewed()  # nobody declared it dead meanwhile, so it goes on
     assert registered.lease.trusted
+
+
+async def test_a_process_that_did_not_run_at_all_is_not_taken_for_one_whose_loop_is_stuck(
+    registered: Registered, caplog: pytest.LogCaptureFixture
+) -> None:
+    registered.lease.start()
+    await registered.renewed()
+
+    with caplog.at_level(logging.WARNING, "operon.lease"):
+        # As if it had been stopped: C code that keeps the interpreter to itself lets no thread run.
+        ctypes.PyDLL(None).usleep(int(SECONDS * 1_000_000))
+        sum(range(3_000_000))  # here the lease's thread gets its turn, and the loop has not had one yet
+        await registered.renewed()
+
+    assert "stuck" not in caplog.text
 
 
 async def test_a_pause_of_the_loop_shorter_than_half_a_lease_costs_nothing(registered: Registered) -> None:
