@@ -59,3 +59,8 @@ def brief(workflow_uuid: UUID) -> str:
 def some(count: int, one: str, many: str | None = None) -> str:
     """`1 message`, `2 messages`, `over 100 messages`."""
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def link_to(workflow_uuid: UUID) -> str:
+    """Where to look at a workflow."""
+    return f"/operon/supervisor?uuid={workflow_uuid}"

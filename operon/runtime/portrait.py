@@ -22,6 +22,7 @@ from actors import ChildSnapshot, ChildState, NoSuchChild, SupervisorSnapshot
 from operon.database.supervision import Commits, Listener, LiveActor, Node, Said
 from operon.database.suspensions import WINDOW_SECONDS
 from operon.masking import masked
+from operon.runtime.doing import doing_of
 
 if TYPE_CHECKING:
     from operon.runtime.executor import Executor
@@ -189,16 +190,17 @@ def page_of_actors(incarnation: Incarnation, limit: int, after: UUID | None, nam
     return [actor_of(incarnation, incarnation.live[uuid]) for uuid in heapq.nsmallest(limit, matching)]
 
 
-def actor_of(incarnation: Incarnation, actor: WorkflowActor) -> LiveActor:
-    """One live workflow."""
+def actor_of(incarnation: Incarnation, actor: WorkflowActor, *, closely: bool = False) -> LiveActor:
+    """One live workflow. closely: also where it stands."""
     now = incarnation.clock.now()
     wait = None if actor.waits is None else actor.waits.oldest
-    state, restarts, backoff_until, last_error = "running", 0, None, None
+    state, restarts, backoff_until, last_error, task = "running", 0, None, None, None
     try:
-        child = incarnation.workflows.child(str(actor.workflow_uuid)).describe(incarnation.workflows.clock.now())
+        described = incarnation.workflows.child(str(actor.workflow_uuid))
     except NoSuchChild:
         state = "ending"
     else:
+        child, task = described.describe(incarnation.workflows.clock.now()), described.task
         restarts, last_error = child.restarts, short(child.last_error)
         backoff_until = later(child.restart_in_seconds, now)
         state = child.state
@@ -217,6 +219,7 @@ def actor_of(incarnation: Incarnation, actor: WorkflowActor) -> LiveActor:
         backoff_until=backoff_until,
         last_error=last_error,
         mailbox_known=actor.messages_known,
+        doing=doing_of(actor, task, now, closely=closely),
     )
 
 

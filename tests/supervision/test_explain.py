@@ -90,7 +90,7 @@ def test_no_slot() -> None:
     says(
         why({"owner": None}, places=place(live=20_000)),
         "no_slot",
-        "Ready for 40 s: the executor is at its limit of 20,000 live workflows.",
+        "Ready for 40 s: worker-1 is at its limit of 20,000 live workflows.",
     )
     assert why({"owner": None}, places={**three, 4: msgspec.structs.replace(HERE, incarnation=4)}).code == "ready"
 
@@ -161,8 +161,8 @@ def test_recv() -> None:
 
 
 def test_event() -> None:
-    of = target(waits_for="recv payment")
-    text = "Waits for event `status` of `Shipping.book` …e4c7a1, which itself waits for recv payment."
+    of = target(wait=Wait(WaitCode.MESSAGE, "recv payment", topics=("payment",)))
+    text = "Waits for event `status` of `Shipping.book` …e4c7a1, which itself waits for a message on `payment`."
 
     found = why(waits(WaitCode.EVENT, key="status", target=of))
 
@@ -188,18 +188,22 @@ def test_child() -> None:
 
 
 def test_handle() -> None:
-    wait = waits(WaitCode.RESULT, target=target(waits_for="sleep"))
-    text = "Waits for the result of `Shipping.book` …e4c7a1, which itself waits for sleep."
+    asleep = Wait(WaitCode.TIME, "sleep", until=datetime(2026, 12, 1, tzinfo=UTC))
+    wait = waits(WaitCode.RESULT, target=target(wait=asleep))
+    text = "Waits for the result of `Shipping.book` …e4c7a1, which sleeps until 1 Dec 00:00."
 
     says(why(wait), "handle", text)
     says(why(waits(WaitCode.RESULT, what="the result of x")), "handle", "Waits for the result of x.")
 
 
 def test_cycle() -> None:
-    wait = waits(WaitCode.EVENT, key="status", target=target(waits_for_us=True))
+    two = waits(WaitCode.EVENT, key="status", target=target(circle=2))
     text = "Waits for …e4c7a1, which waits for this one: neither can go on. Cancel one, or send what it waits for."
 
-    says(why(wait), "cycle", text)
+    says(why(two), "cycle", text)
+    three = why(waits(WaitCode.RESULT, target=target(circle=3), until=after(minutes=40))).text
+    assert "which waits for this one by way of 1 more: none of them can go on before 15:00:26. Cancel" in three
+    assert "Waits for itself: it cannot go on." in why(waits(WaitCode.RESULT, target=target(circle=1))).text
 
 
 def test_sleep() -> None:

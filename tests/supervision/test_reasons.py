@@ -10,7 +10,8 @@ import pytest
 import operon
 from operon import EventKey
 from operon.database import reasons
-from operon.database.supervision import LiveActor, Node
+from operon.database.reasons import Told
+from operon.database.supervision import Node
 from operon.explain import Why
 from operon.testing import TestRuntime
 from tests.supervision.facts import until_said
@@ -60,10 +61,11 @@ async def why(runtime: TestRuntime, workflow_uuid: UUID) -> Why:
     """The reason as any executor would give it, once everybody waits."""
     if any(not actor.over for actor in runtime.executor.incarnation.live.values()):
         await runtime.settled()
-    live: dict[UUID, LiveActor] = {actor.workflow_uuid: actor for actor in runtime.executor.pulse.portrait().actors}
+    number = runtime.executor.incarnation.number
+    live = {actor.workflow_uuid: Told(actor, number) for actor in runtime.executor.pulse.portrait().actors}
     async with runtime.executor.look_ups.connection() as connection:
         cluster, _ = await reasons.look_around(connection, 5)
-        return (await reasons.reasons(connection, [workflow_uuid], cluster, live))[workflow_uuid]
+        return (await reasons.reasons(connection, [workflow_uuid], cluster, live.get))[workflow_uuid]
 
 
 async def test_a_message(runtime: TestRuntime) -> None:
