@@ -214,9 +214,15 @@ def actors_of(rows: Sequence[ExecutorRow]) -> dict[UUID, Told]:
 
 
 def told_of(row: SubjectRow, look: Look) -> Told | None:
-    """What its executor says of a live workflow; not what another one said that had it before."""
-    told = look(row.workflow_uuid) if row.status == 0 and row.wait_kind is None else None
-    return told if told is not None and told.executor == row.owner else None
+    """What its executor says of a live workflow; not what another one said that had it before, or that one earlier.
+
+    One that comes back is still parked by its row, until it records something.
+    """
+    told = look(row.workflow_uuid) if row.status == 0 else None
+    if told is None or told.executor != row.owner:
+        return None
+    parked_since = told.at is not None and row.wait_since is not None and told.at < row.wait_since.timestamp()
+    return None if parked_since else told
 
 
 def target_of(row: SubjectRow, told: Told | None) -> UUID | None:

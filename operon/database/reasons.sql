@@ -19,7 +19,7 @@ select percentile_disc(0.99) within group (order by u.seconds) as p99, count(*)
 from (
     select extract(epoch from c.completed_at - c.started_at)::float8 as seconds
     from operon.checkpoints c
-    where c.workflow_uuid = $1 and c.step between $3 - $5 and $3 - 1 and c.name = $4 and c.error is null
+    where c.workflow_uuid = $1 and c.step between $3::integer - $5::integer and $3 - 1 and c.name = $4 and c.error is null
     union all
     select c.seconds
     from (select w.workflow_uuid, w.name from operon.workflows w order by w.workflow_uuid desc limit $5) as w

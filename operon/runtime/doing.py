@@ -60,18 +60,16 @@ def call_of(call: Attempts | Work, ahead: float, others: int, stands: tuple[str,
     failures = 0 if setback is None else setback.failures
     match call:
         case Attempts():
-            kind, attempt, attempts_max = "communicator", call.made, call.max_attempts
-            pauses = attempt == failures
+            attempt, pauses = call.made, call.made == failures
         case Work():
-            kind, attempt, attempts_max = "transaction", failures + 1, None
-            pauses = True  # as long as its time has not come
+            attempt, pauses = failures + 1, True  # as long as its time has not come
     return Doing(
         name=call.name,
-        kind=kind,
+        kind="communicator" if isinstance(call, Attempts) else "transaction",
         step=call.step,
         since=moment(began(call) + ahead),
         attempt=attempt,
-        attempts_max=attempts_max,
+        attempts_max=call.max_attempts if isinstance(call, Attempts) else None,
         failures=failures,
         last_error=None if setback is None else setback.error,
         again_at=moment(setback.again_at + ahead) if setback is not None and pauses else None,
