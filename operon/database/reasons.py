@@ -323,4 +323,5 @@ def error_of(stored: bytes | None) -> Error | None:
         record = decode_record(stored)
     except DecodingError:
         return Error("an error", "")
-    return Error(record.type, " ".join(record.message.split())[:300])
+    message = record.message.partition("\nHint: ")[0]  # what to do is said in other words
+    return Error(record.type, " ".join(message.split())[:300])

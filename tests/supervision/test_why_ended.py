@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest
 
@@ -106,11 +107,24 @@ async def test_code_that_does_not_fit_with_the_version_that_recorded_it(runtime:
     )
 
 
+@operon.workflow
+async def cancels(ctx: operon.WorkflowContext, workflow_uuid: UUID) -> None:
+    await ctx.retrieve_workflow(workflow_uuid).cancel()
+
+
 async def test_who_cancelled_it_as_far_as_that_is_known(runtime: TestRuntime) -> None:
     by_hand, in_time = await waits(runtime.context), await waits(runtime.context.using(timeout=0.01))
+    by_user, by_other = await waits(runtime.context_of("ada")), await waits(runtime.context)
+    other = await cancels(runtime.context, by_other.workflow_uuid)
     await by_hand.cancel()
+    await runtime.context_of("ada").retrieve_workflow(by_user.workflow_uuid, owned=True).cancel()
 
-    found = [await until_why(runtime, handle.workflow_uuid, "cancelled") for handle in (by_hand, in_time)]
+    found = [
+        (await until_why(runtime, handle.workflow_uuid, "cancelled"))["text"]
+        for handle in (by_hand, in_time, by_user, by_other)
+    ]
 
-    assert re.match(r"Cancelled at \d\d:\d\d:\d\d: ", found[0]["text"])
-    assert found[1]["text"].endswith("was cancelled: its timeout had passed.")
+    assert re.fullmatch(r"Cancelled at \d\d:\d\d:\d\d: workflow \S+ was cancelled\.", found[0])
+    assert found[1].endswith("was cancelled: its timeout had passed.")
+    assert found[2].endswith("was cancelled by user 'ada'.")
+    assert found[3].endswith(f"was cancelled by workflow 'cancels' {other.workflow_uuid}.")

@@ -146,7 +146,7 @@ async def test_without_its_code_nothing_runs() -> None:
 
 
 async def test_an_owner_whose_lease_is_old_is_in_doubt(stage: Stage) -> None:
-    far = {"lease_seconds": 3600}
+    far: dict[str, Any] = {"lease_seconds": 3600}
     async with TestRuntime(__name__, **far, **ALONE) as runtime, second(runtime, **far) as other:
         handle = await books(other.context())
         await stage.called.wait()
