@@ -47,7 +47,7 @@ CIRCLE_MAX = 16  # workflows that wait for one another
 CHAINS_MAX = 4  # questions for that
 SET_ASIDE_MAX = 101
 USUAL_SECONDS = 1.0  # what takes less is not compared with what it takes otherwise
-USUAL_AMONG = 1_000  # workflows
+USUAL_AMONG = 500  # workflows: some ten milliseconds
 USUAL_MIN = 20  # recorded steps, or nothing is said of them
 
 
@@ -88,11 +88,11 @@ async def looked_closer(
         return {}
     if wait is None and row.owner is None:
         return {"ready_before": await supervision.ready_before(connection, row.workflow_uuid)}
+    if wait is not None and wait.code == WaitCode.MESSAGE:
+        return {"set_aside": await set_aside(connection, row.workflow_uuid, wait.topics)}
     if wait is not None and wait.target is not None:
         circle = await circle_of(connection, row.workflow_uuid, wait.target.workflow_uuid, look)
         return {"wait": replaced(wait, target=replaced(wait.target, circle=circle))}
-    if wait is not None and wait.code == WaitCode.MESSAGE:
-        return {"set_aside": await set_aside(connection, row.workflow_uuid, wait.topics)}
     if doing is None or doing.name is None or doing.step is None or doing.since is None:
         return {}
     if (cluster.now - doing.since).total_seconds() < USUAL_SECONDS:

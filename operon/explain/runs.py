@@ -89,7 +89,7 @@ def calling(subject: Subject, doing: Doing, cluster: Cluster) -> Why:
     usual = subject.usual
     if usual is not None and seconds > max(LONG_SECONDS, usual.seconds):
         here = f" It stands at {doing.stands[-1]}." if doing.stands else ""
-        text = f"{does}; 99 % of {usual.count} take less than {duration(usual.seconds)}.{here}{also}"
+        text = f"{does}; 99 % of {usual.count:,} take less than {duration(usual.seconds)}.{here}{also}"
         return Why("running_long", text, stands=doing.stands)
     return Why("running", f"{does}.{also}", stands=doing.stands)
 

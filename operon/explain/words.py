@@ -9,8 +9,10 @@ MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
 def duration(seconds: float) -> str:
-    """`0.3 s`, `41 s`, `14 min`, `3 h 16 min`, `10 d 9 h`."""
+    """`20 ms`, `0.3 s`, `41 s`, `14 min`, `3 h 16 min`, `10 d 9 h`."""
     seconds = max(0.0, seconds)
+    if 0.0005 <= seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

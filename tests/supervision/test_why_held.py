@@ -87,8 +87,8 @@ async def test_what_nobody_has_found_yet_is_ready() -> None:
         first, found = await why(runtime, uuid), await why(runtime, later)
 
         assert (first["code"], found["code"]) == ("ready", "ready")
-        assert re.fullmatch(r"Ready for \d+\.\d s; none is before it\.", first["text"])
-        assert re.fullmatch(r"Ready for \d+\.\d s; 1 other before it\.", found["text"])
+        assert re.fullmatch(r"Ready for [\d.]+ m?s; none is before it\.", first["text"])
+        assert re.fullmatch(r"Ready for [\d.]+ m?s; 1 other before it\.", found["text"])
 
 
 async def test_what_there_is_no_room_for_waits_for_a_slot(stage: Stage) -> None:
@@ -100,7 +100,7 @@ async def test_what_there_is_no_room_for_waits_for_a_slot(stage: Stage) -> None:
         found = await until_why(runtime, uuid, "no_slot")
         stage.may_return.set()
 
-        assert re.search(r"^Ready for \d+\.\d s: \S+ is at its limit of 1 live workflows\.$", found["text"])
+        assert re.search(r"^Ready for [\d.]+ m?s: \S+ is at its limit of 1 live workflows\.$", found["text"])
 
 
 async def test_what_is_parked_comes_back_when_there_is_room(stage: Stage) -> None:
@@ -130,7 +130,8 @@ async def test_without_an_executor_nothing_runs_and_the_last_one_is_told() -> No
 
         assert found.code == "no_executor"
         assert re.fullmatch(
-            rf"Ready for \d+\.\d s: no executor is alive\. The last, \S+#{number}, left at \d\d:\d\d:\d\d\.", found.text
+            rf"Ready for [\d.]+ m?s: no executor is alive\. The last, \S+#{number}, left at \d\d:\d\d:\d\d\.",
+            found.text,
         )
 
 

@@ -119,7 +119,7 @@ async def test_a_communicator_is_told_with_its_name_its_time_and_its_attempt(
     found = await why(runtime, handle.workflow_uuid)
 
     assert found["code"] == "running"
-    assert re.fullmatch(r"Runs `capture` on \S+:\d+#\d+ for \d+\.\d s, attempt 1 of 5\.", found["text"])
+    assert re.fullmatch(r"Runs `capture` on \S+:\d+#\d+ for [\d.]+ m?s, attempt 1 of 5\.", found["text"])
     assert [place.partition(":")[0] for place in found["stands"]] == ["supervision/test_why_running.py"] * 3
     assert [place.partition(" ")[2] for place in found["stands"]] == ["pays", "capture", "passed"]
 
@@ -153,7 +153,7 @@ async def test_a_transaction_is_told_like_a_communicator(runtime: TestRuntime, g
     found = await why(runtime, handle.workflow_uuid)
 
     assert found["code"] == "running"
-    assert re.match(r"Runs `moves` on \S+ for \d+\.\d s\.$", found["text"])
+    assert re.match(r"Runs `moves` on \S+ for [\d.]+ m?s\.$", found["text"])
     assert [place.partition(" ")[2] for place in found["stands"]] == ["calls_moves", "moves", "passed"]
 
 
@@ -179,7 +179,7 @@ async def test_a_step_that_takes_longer_than_99_of_100_is_told_with_where_it_sta
 
     found = await until_why(runtime, handle.workflow_uuid, "running_long")
 
-    assert "; 99 % of 20 take less than 0." in found["text"]
+    assert "; 99 % of 20 take less than " in found["text"]
     assert re.search(r" It stands at supervision/test_why_running\.py:\d+ passed\.$", found["text"])
     assert found["stands"][-1].endswith(" passed")
 
@@ -238,5 +238,6 @@ async def test_what_runs_elsewhere_is_told_as_its_executor_said(runtime: TestRun
 
         assert found["code"] == "running"
         assert re.fullmatch(
-            rf"Runs `capture` on \S+#{number} for \d+\.\d s, attempt 1 of 5, as it said \d+\.\d s ago\.", found["text"]
+            rf"Runs `capture` on \S+#{number} for [\d.]+ m?s, attempt 1 of 5, as it said [\d.]+ m?s ago\.",
+            found["text"],
         )
