@@ -251,11 +251,11 @@ class WorkflowActor:
 
     def entered(self, call: Attempts | Work) -> None:
         """It calls a communicator, or runs a transaction."""
-        self.under_way = (*self.under_way, call)
+        self.under_way = (*self.under_way, call) if self.under_way else (call,)
 
     def left(self, call: Attempts | Work) -> None:
         """That has answered."""
-        self.under_way = tuple(each for each in self.under_way if each is not call)
+        self.under_way = () if len(self.under_way) == 1 else without(self.under_way, call)
 
     # ------------------------------------------------------------------ waiting
 
@@ -446,6 +446,10 @@ def raise_crash(actor: WorkflowActor, stopped: BaseException) -> NoReturn:
     if isinstance(stopped, Evicted) and stopped.__cause__ is not None:
         raise OperonInternalError(f"{actor!r} is replayed: {stopped}") from stopped.__cause__
     raise stopped
+
+
+def without(calls: tuple[Attempts | Work, ...], call: Attempts | Work) -> tuple[Attempts | Work, ...]:
+    return tuple(each for each in calls if each is not call)
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -1,4 +1,5 @@
-"""Why is it not running: nobody runs it, or whoever does is in doubt; as `GET /operon/supervisor?uuid=` says."""
+"""Why is it not running: nobody runs it, or whoever does is in doubt; as `GET /operon/supervisor?uuid=` says, or a
+command where nobody is there to answer."""
 
 from __future__ import annotations
 
@@ -13,9 +14,8 @@ import asyncpg
 import pytest
 
 import operon
-from operon.database import reasons
-from operon.database.inspect import looking
 from operon.testing import TestRuntime
+from tests.cli.calls import call
 from tests.supervision.facts import until_said, until_why, why
 
 ALONE: dict[str, Any] = {"check_replay": False, "heartbeat_seconds": 0.2}
@@ -73,9 +73,11 @@ async def silent(runtime: TestRuntime) -> AsyncIterator[None]:
         await connection.close()
 
 
-def second(runtime: TestRuntime, **settings: Any) -> operon.Operon:
+def second(runtime: TestRuntime, lease_seconds: float = 10.0) -> operon.Operon:
     """Another application on the same database."""
-    return operon.Operon(__name__, database_url=runtime.database_url, port=0, **{"heartbeat_seconds": 0.2, **settings})
+    return operon.Operon(
+        __name__, database_url=runtime.database_url, port=0, heartbeat_seconds=0.2, lease_seconds=lease_seconds
+    )
 
 
 async def test_what_nobody_has_found_yet_is_ready() -> None:
@@ -123,16 +125,12 @@ async def test_without_an_executor_nothing_runs_and_the_last_one_is_told() -> No
         await runtime.app.__aexit__(None, None, None)
         uuid = await runtime.fetchval(START)
 
-        async with looking(runtime.database_url) as connection:
-            cluster, rows = await reasons.look_around(connection)
-            found = (await reasons.reasons(connection, [uuid], cluster, reasons.actors_of(rows).get))[uuid]
+        shown = await call("workflow", "show", str(uuid), "--json", "--database-url", runtime.database_url)
         await runtime.app.__aenter__()
 
-        assert found.code == "no_executor"
-        assert re.fullmatch(
-            rf"Ready for [\d.]+ m?s: no executor is alive\. The last, \S+#{number}, left at \d\d:\d\d:\d\d\.",
-            found.text,
-        )
+        found, last = shown.json["why"], rf"The last, \S+#{number}, left at \d\d:\d\d:\d\d\."
+        assert found["code"] == "no_executor"
+        assert re.fullmatch(rf"Ready for [\d.]+ m?s: no executor is alive\. {last}", found["text"])
 
 
 async def test_without_its_code_nothing_runs() -> None:
@@ -147,8 +145,7 @@ async def test_without_its_code_nothing_runs() -> None:
 
 
 async def test_an_owner_whose_lease_is_old_is_in_doubt(stage: Stage) -> None:
-    far: dict[str, Any] = {"lease_seconds": 3600}
-    async with TestRuntime(__name__, **far, **ALONE) as runtime, second(runtime, **far) as other:
+    async with TestRuntime(__name__, lease_seconds=3600, **ALONE) as runtime, second(runtime, 3600) as other:
         handle = await books(other.context())
         await stage.called.wait()
         number = other.executor.incarnation.number
