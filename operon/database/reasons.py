@@ -93,7 +93,7 @@ async def looked_closer(
     if wait is not None and wait.target is not None:
         circle = await circle_of(connection, row.workflow_uuid, wait.target.workflow_uuid, look)
         return {"wait": replaced(wait, target=replaced(wait.target, circle=circle))}
-    if doing is None or doing.name is None or doing.step is None or doing.since is None:
+    if doing is None or not doing.calls or doing.name is None or doing.step is None or doing.since is None:
         return {}
     if (cluster.now - doing.since).total_seconds() < USUAL_SECONDS:
         return {}

@@ -46,6 +46,11 @@ class Doing(msgspec.Struct, frozen=True, omit_defaults=True):
     recorded: int | None = None  # ... of so many steps
     stands: tuple[str, ...] = ()  # `file:line function`, outermost first
 
+    @property
+    def calls(self) -> bool:
+        """Whether something is under way that is not only waited for."""
+        return self.name is not None and (self.kind == "transaction" or self.again_at is None)
+
 
 class Usual(msgspec.Struct, frozen=True):
     """How long a step takes otherwise."""

@@ -16,7 +16,7 @@ def waiting(subject: Subject, cluster: Cluster) -> Why | None:
     wait = subject.wait
     if wait is None or wait.code == WaitCode.CRASH or has_come(subject, cluster):
         return None
-    if subject.doing is not None and subject.doing.name is not None:  # and besides it does something
+    if subject.doing is not None and subject.doing.calls:  # and besides it does something
         return None
     match wait.code:
         case WaitCode.MESSAGE:

@@ -1,4 +1,4 @@
-"""Runs a communicator: attempts, pauses between them, a limit for each.
+"""Runs a communicator: attempts, and a limit for each. The pauses between them are in `backoff`.
 
 Before every attempt the lease is looked at: a process that may have been declared dead starts no new effect. Between
 that look and the call it can still be paused, and nothing on this side can help it; the idempotency key is for that.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from operon.contexts import Caller, CommunicatorContext
 from operon.database.lease import Lease
 from operon.errors import MaxRetriesExceeded, StepTimeout
 from operon.operations import Communicator
+from operon.runtime.backoff import Backoff
 from operon.runtime.setback import Setback
 from operon.telemetry.spans import attempt_failed
 
@@ -29,12 +30,12 @@ class Attempts:
 
     __slots__ = (
         "_application",
+        "_backoff",
         "_caller",
         "_key",
         "_lease",
         "_limiter",
         "_operation",
-        "_rest",
         "_uuid",
         "made",
         "running",
@@ -52,9 +53,9 @@ class Attempts:
         step: int,
         caller: Caller,
         application: Any,
-        rest: Callable[[float], Awaitable[None]],
+        backoff: Backoff,
     ) -> None:
-        self._rest = rest  # between attempts
+        self._backoff = backoff
         self._operation = operation
         self._lease = lease
         self._limiter = limiter
@@ -84,6 +85,10 @@ class Attempts:
         """Its value; the only attempt's error without retries, MaxRetriesExceeded when all are used up."""
         retry = self._operation.retry
         errors: list[Exception] = []
+        if retry is not None and (attempted := self._backoff.recalled()) is not None:
+            self.made, errors = attempted.made, attempted.failures()
+            self.setback = Setback(self.made, type(errors[-1]).__name__, attempted.due)
+            await self._backoff.rest_of(attempted, retry.max_attempts, errors)
         while True:
             self.made += 1
             self.since = time.time()
@@ -101,7 +106,7 @@ class Attempts:
                     ) from error
             pause = retry.delay(self.made, random.random())  # noqa: S311
             self.setback = Setback(self.made, type(errors[-1]).__name__, time.time() + pause)
-            await self._rest(pause)
+            await self._backoff.pause(pause, self.made, retry.max_attempts, errors)
 
     async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._lease.trusted:

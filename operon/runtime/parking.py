@@ -90,13 +90,17 @@ class Parker:
     def _pressed(self) -> bool:
         return self._after == 0 or len(self._incarnation.live) > self._room
 
+    def is_long(self, seconds: float) -> bool:
+        """Whether nothing is gained by keeping who waits for that long in memory."""
+        return seconds > self._after
+
     def _at_once(self, actor: WorkflowActor) -> bool:
         """Whether it sleeps for so long that nothing is gained by keeping it."""
         waits = actor.waits
         if waits is None or waits.kinds != {WaitKind.TIME}:
             return False
         wake_at = waits.deadline
-        return wake_at is not None and wake_at - self._incarnation.clock.now() > self._after
+        return wake_at is not None and self.is_long(wake_at - self._incarnation.clock.now())
 
     def _sweep_soon(self) -> None:
         self._soon = None

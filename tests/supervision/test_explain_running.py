@@ -76,12 +76,7 @@ def test_replaying() -> None:
 
 
 def test_transaction_retry() -> None:
-    met: dict[str, Any] = {
-        "kind": "transaction",
-        "since": before(seconds=1),
-        "failures": 3,
-        "last_error": "SerializationError",
-    }
+    met: dict[str, Any] = {"kind": "transaction", "failures": 3, "last_error": "SerializationError"}
     text = "Its transaction `Payments.capture` met 3 conflicts, the last `SerializationError`, and tries again"
 
     says(why(does(**met, again_at=after(seconds=0.02))), "transaction_retry", f"{text} in 20 ms.", after(seconds=0.02))

@@ -136,14 +136,28 @@ async def test_an_attempt_after_failed_ones_says_what_the_last_failed_with(
     assert found["text"].endswith(", attempt 3 of 5; the last failed with `GatewayUnavailable`.")
 
 
-async def test_a_pause_between_attempts_says_how_many_failed_and_when_the_next_begins(runtime: TestRuntime) -> None:
-    handle = await calls_down(runtime.context)
+async def test_a_pause_between_attempts_says_how_many_failed_and_when_the_next_begins() -> None:
+    async with TestRuntime(__name__, check_replay=False, park_after_seconds=86_400) as runtime:
+        handle = await calls_down(runtime.context)
 
-    found = await until_why(runtime, handle.workflow_uuid, "backoff")
+        found = await until_why(runtime, handle.workflow_uuid, "backoff")
 
-    assert "1 of 8" in found["text"]
-    assert "`GatewayUnavailable`" in found["text"]
-    assert found["until"] is not None
+        failed = r"1 of 8 attempts failed, the last with `GatewayUnavailable`\."
+        assert re.fullmatch(rf"Waits to try `down` again at \S+( \S+)?, in \d+ min: {failed}", found["text"])
+        assert found["until"] is not None
+
+
+async def test_a_pause_that_is_spent_out_of_memory_is_told_alike() -> None:
+    async with TestRuntime(__name__, check_replay=False, park_after_seconds=0) as runtime:
+        handle = await calls_down(runtime.context)
+        await runtime.settled()
+
+        found = await until_why(runtime, handle.workflow_uuid, "backoff")
+
+        failed = "1 of 8 failed, the last with GatewayUnavailable."
+        assert found["text"].endswith(f" for its next attempt of down: {failed}")
+        assert found["until"] is not None
+        assert await runtime.fetchval("select wait_kind is not null from operon.workflows")
 
 
 async def test_a_transaction_is_told_like_a_communicator(runtime: TestRuntime, gates: dict[str, Gate]) -> None:
