@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from operon.explain.ends import ended
-from operon.explain.facts import Cluster, Subject, WaitCode, Why
+from operon.explain.facts import Cluster, Place, Subject, WaitCode, Why
 from operon.explain.runs import owner_in_doubt, owner_of, replaying, retried, running
 from operon.explain.waits import has_come, waiting
 from operon.explain.words import ago, duration, moment, some
@@ -20,11 +22,13 @@ def explain(subject: Subject, cluster: Cluster) -> Why:
     """What a workflow does now, and if it does nothing, why, until when, and where to look next."""
     if subject.status is not Status.PENDING:
         return ended(subject, cluster)
-    for reason in REASONS:
-        why = reason(subject, cluster)
-        if why is not None:
-            return why
-    return running(subject, cluster)
+    found = (reason(subject, cluster) for reason in REASONS)
+    why = next((each for each in found if each is not None), None) or running(subject, cluster)
+    place = haunted(subject, cluster)
+    if place is None or why.code == "zombie":
+        return why
+    earlier = f"An earlier life of it on {place.name} did not stop when told; nothing of that one counts."
+    return replace(why, text=f"{why.text} {earlier}")
 
 
 # ---------------------------------------------------------------------- what holds it up
@@ -38,12 +42,17 @@ def database(_: Subject, cluster: Cluster) -> Why | None:
 
 
 def zombie(subject: Subject, cluster: Cluster) -> Why | None:
-    for place in cluster.places.values():
-        if subject.workflow_uuid in place.zombies:
-            next_ = owner_of(subject, cluster)
-            now = f"{next_.name} runs it now" if next_ is not None and next_ is not place else "another life takes over"
-            return Why("zombie", f"{place.name} did not stop when told; it is fenced and {now}.")
-    return None
+    place = haunted(subject, cluster)
+    if place is None or subject.live or subject.wait is not None:
+        return None
+    next_ = owner_of(subject, cluster)
+    now = f"{next_.name} runs it now" if next_ is not None and next_ is not place else "another life takes over"
+    return Why("zombie", f"{place.name} did not stop when told; it is fenced and {now}.")
+
+
+def haunted(subject: Subject, cluster: Cluster) -> Place | None:
+    """Where an earlier life of it still runs."""
+    return next((place for place in cluster.places.values() if subject.workflow_uuid in place.zombies), None)
 
 
 def suspended(subject: Subject, cluster: Cluster) -> Why | None:

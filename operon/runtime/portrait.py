@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -93,9 +93,16 @@ def encoded(said: Said) -> bytes:
 def tree_of(executor: Executor) -> Node:
     """The supervision tree of this process. Of the workflows it has those in trouble; the others are `LiveActor`s."""
     incarnation = executor.incarnation
-    return node_of(
-        executor.tree.snapshot(limit=TROUBLED_MAX), incarnation.clock.now(), tuple(names_of(incarnation, TROUBLED_MAX))
-    )
+    now = incarnation.clock.now()
+    below = (*names_of(incarnation, TROUBLED_MAX), *islice(zombies_of(executor, now), TROUBLED_MAX))
+    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), now, below)
+
+
+def zombies_of(executor: Executor, now: float) -> Iterator[Node]:
+    """Workflows of earlier incarnations that did not stop when they were fenced. Nothing that they do counts."""
+    for workflows in executor.left_behind:
+        for child in workflows.zombies:
+            yield Node(child.name, ChildState.ZOMBIE, since=round(now - (workflows.clock.now() - child.started_at), 3))
 
 
 def names_of(incarnation: Incarnation, limit: int) -> Iterable[Node]:

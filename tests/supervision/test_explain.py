@@ -86,6 +86,9 @@ def test_zombie() -> None:
         "worker-1 did not stop when told; it is fenced and worker-2 runs it now.",
     )
     says(why(places={1: stuck}), "zombie", "worker-1 did not stop when told; it is fenced and another life takes over.")
+    runs = why({"owner": 2, "live": True, "step": 3}, places=places)
+    assert runs.code == "running"
+    assert runs.text.endswith(" An earlier life of it on worker-1 did not stop when told; nothing of that one counts.")
 
 
 def test_recv() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +37,19 @@ STAGE: list[Stage] = []
 async def label(ctx: operon.CommunicatorContext) -> None:
     STAGE[-1].called.set()
     await STAGE[-1].may_return.wait()
+
+
+@operon.communicator(retry=None)
+async def stubborn(ctx: operon.CommunicatorContext) -> None:
+    STAGE[-1].called.set()
+    while not STAGE[-1].may_return.is_set():
+        with suppress(asyncio.CancelledError):
+            await STAGE[-1].may_return.wait()
+
+
+@operon.workflow
+async def calls_stubborn(ctx: operon.WorkflowContext) -> None:
+    await stubborn(ctx)
 
 
 @operon.workflow
@@ -176,6 +189,26 @@ async def test_an_owner_that_drains_finishes_what_it_calls(stage: Stage) -> None
         await ends
 
         assert re.fullmatch(r"\S+ is draining: it finishes `label`, then another executor takes it\.", found["text"])
+
+
+async def test_an_earlier_life_that_did_not_stop_is_told() -> None:
+    async with TestRuntime(__name__, **ALONE) as runtime:
+        handle = await calls_stubborn(runtime.context)
+        await STAGE[-1].called.wait()
+        await runtime.execute("insert into operon.suspensions (name, crashes) values ('calls_stubborn', 1)")
+        runtime.executor.incarnation.workflows.stop_timeout = 0.05
+        await runtime.crash()
+
+        held = await until_why(runtime, handle.workflow_uuid, "zombie")
+        await runtime.execute("select operon.lift('calls_stubborn')")
+        runs = await until_why(runtime, handle.workflow_uuid, "running")
+        STAGE[-1].may_return.set()
+
+        number = runtime.executor.incarnation.number
+        stop = rf"\S+#{number} did not stop when told"
+        assert re.fullmatch(rf"{stop}; it is fenced and another life takes over\.", held["text"])
+        assert runs["text"].startswith("Runs `stubborn` on ")
+        assert re.search(rf"\. An earlier life of it on {stop}; nothing of that one counts\.$", runs["text"])
 
 
 async def test_what_crashed_says_when_its_next_life_begins() -> None:
