@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operon.explain.facts import Cluster, Doing, Place, Subject, Why
-from operon.explain.words import ago, between, duration, moment
+from operon.explain.words import ago, between, duration, moment, some
 
 LONG_SECONDS = 1.0  # what takes less is never called long
 STANDS_SECONDS = 5.0  # from then on it is also said where its code stands
@@ -37,7 +37,7 @@ def retried(subject: Subject, cluster: Cluster) -> Why | None:
     if doing is None or doing.name is None or not doing.failures:
         return None
     if doing.kind == "transaction":
-        met = "a conflict" if doing.failures == 1 else f"{doing.failures} conflicts"
+        met = some(doing.failures, "conflict or lost connection", "conflicts or lost connections")
         last = "" if doing.last_error is None else f", the last `{doing.last_error}`"
         waits = doing.again_at is not None and doing.again_at > cluster.now
         again = f"in {duration(between(cluster.now, doing.again_at))}" if waits and doing.again_at else "now"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STANDS_SECONDS = 5.0  # what takes less is not asked where it stands
 STANDS_MAX = 6  # places
+STANDS_FEW = 2  # in what is said of many workflows
 PLACE_MAX = 120  # characters
 OURS = frozenset({"operon", "actors"}) | sys.stdlib_module_names
 
@@ -40,7 +41,9 @@ def doing_of(actor: WorkflowActor, task: Any, now: float, *, closely: bool = Fal
     if calls:
         here = time.time()
         call = min(calls, key=began)
-        stands = stands_of(task, call) if closely or here - began(call) > STANDS_SECONDS else ()
+        stands: tuple[str, ...] = ()
+        if closely or here - began(call) > STANDS_SECONDS:
+            stands = stands_of(task, call)[0 if closely else -STANDS_FEW :]
         return call_of(call, now - here, len(calls) - 1, stands)
     if journal.called < journal.replayed:
         return Doing(replayed=journal.called, recorded=journal.replayed, stands=stands_of(task) if closely else ())

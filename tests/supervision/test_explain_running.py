@@ -77,7 +77,8 @@ def test_replaying() -> None:
 
 def test_transaction_retry() -> None:
     met: dict[str, Any] = {"kind": "transaction", "failures": 3, "last_error": "SerializationError"}
-    text = "Its transaction `Payments.capture` met 3 conflicts, the last `SerializationError`, and tries again"
+    lost = "3 conflicts or lost connections, the last `SerializationError`"
+    text = f"Its transaction `Payments.capture` met {lost}, and tries again"
 
     says(why(does(**met, again_at=after(seconds=0.02))), "transaction_retry", f"{text} in 20 ms.", after(seconds=0.02))
     says(why(does(**met, again_at=before(seconds=1))), "transaction_retry", f"{text} now.")

@@ -105,6 +105,18 @@ async def test_what_nobody_has_found_yet_is_ready() -> None:
         assert re.fullmatch(r"Ready for [\d.]+ m?s; 1 other before it\.", second["text"])
 
 
+async def test_what_its_process_died_of_again_and_again_is_tried_alone() -> None:
+    async with TestRuntime(__name__, notify="off", poll_seconds=3600, **ALONE) as runtime:
+        await runtime.settled()
+        uuid = await runtime.fetchval(START)
+        await runtime.execute("update operon.workflows set crash_count = 3, crash_step = 0")  # as a claim counts them
+
+        found = await why(runtime, uuid)
+
+        assert found["code"] == "ready"
+        assert ": its process died 3 times without progress of it, so it is tried alone" in found["text"]
+
+
 async def test_what_there_is_no_room_for_waits_for_a_slot(stage: Stage) -> None:
     async with TestRuntime(__name__, max_live=1, **ALONE) as runtime:
         await books(runtime.context)

@@ -178,8 +178,8 @@ async def test_a_transaction_that_met_conflicts_says_how_many(runtime: TestRunti
     found = await why(runtime, handle.workflow_uuid)
 
     assert found["code"] == "transaction_retry"
-    text = "Its transaction `collides` met 3 conflicts, the last `SerializationError`, and tries again now."
-    assert found["text"] == text
+    met = "Its transaction `collides` met 3 conflicts or lost connections, the last `SerializationError`"
+    assert found["text"] == f"{met}, and tries again now."
 
 
 async def test_a_step_that_takes_longer_than_99_of_100_is_told_with_where_it_stands(
