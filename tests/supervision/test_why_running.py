@@ -72,6 +72,7 @@ async def calls_down(ctx: operon.WorkflowContext) -> None:
 @operon.workflow
 async def calls_moves(ctx: operon.WorkflowContext) -> None:
     await moves(ctx)
+    await ctx.recv("receipt", 3600)
 
 
 @operon.workflow
@@ -104,7 +105,7 @@ async def gates() -> AsyncIterator[dict[str, Gate]]:
 
 @pytest.fixture
 async def runtime(gates: dict[str, Gate]) -> AsyncIterator[TestRuntime]:
-    async with TestRuntime(__name__, check_replay=False, heartbeat_seconds=0.2) as runtime:
+    async with TestRuntime(__name__, check_replay=False, heartbeat_seconds=0.2, park_after_seconds=3600) as runtime:
         yield runtime
         for gate in gates.values():  # or the runtime would wait for them
             gate.open.set()
@@ -170,6 +171,10 @@ async def test_a_transaction_is_told_like_a_communicator(runtime: TestRuntime, g
     assert re.match(r"Runs `moves` on \S+ for [\d.]+ m?s\.$", found["text"])
     assert [place.partition(" ")[2] for place in found["stands"]] == ["calls_moves", "moves", "passed"]
 
+    gates["moves"].open.set()
+
+    await until_why(runtime, handle.workflow_uuid, "recv")
+
 
 async def test_a_transaction_that_met_conflicts_says_how_many(runtime: TestRuntime, gates: dict[str, Gate]) -> None:
     handle = await calls_collides(runtime.context)
@@ -210,6 +215,10 @@ async def test_calls_at_the_same_time_are_counted_and_what_it_waits_for_besides_
     assert found["code"] == "running"
     assert ", attempt 1 of 5, and 1 more at the same time." in found["text"]
     assert found["text"].endswith(" It also waits for recv receipt.")
+
+    gates["capture"].open.set()
+
+    assert "Waits for a message on `receipt`" in (await until_why(runtime, handle.workflow_uuid, "recv"))["text"]
 
 
 async def test_its_own_code_is_told_with_where_it_stands(runtime: TestRuntime, gates: dict[str, Gate]) -> None:
