@@ -28,7 +28,7 @@ def cancel(workflow_uuid: UUID, database_url: str | None, as_json: bool) -> None
 
     It stops before its next step, at once where it waits; nothing of it commits after this command has returned.
     """
-    reason = encode_error(WorkflowCancelledError(f"workflow {workflow_uuid} was cancelled"))
+    reason = encode_error(WorkflowCancelledError(f"workflow {workflow_uuid} was cancelled by `operon workflow cancel`"))
     report(
         "cancelled",
         acted(database_url, workflow_uuid, lambda connection: workflows.cancel(connection, workflow_uuid, reason)),

@@ -101,13 +101,15 @@ def show(workflow_uuid: UUID, values: bool, database_url: str | None, as_json: b
     async def both(connection: Connection) -> tuple[inspect.Details, Why | None]:
         found = await inspect.details(connection, workflow_uuid)
         cluster, rows = await reasons.look_around(connection)
-        whys = await reasons.reasons(connection, [workflow_uuid], cluster, reasons.actors_of(rows))
+        whys = await reasons.reasons(connection, [workflow_uuid], cluster, reasons.actors_of(rows).get)
         return found, whys.get(workflow_uuid)
 
     found, why = ask(database_url, both)
     fields = told(found, values)
     if why is not None:
         fields["why"] = why if as_json else why.text
+        if why.stands and not as_json:
+            fields["stands at"] = ", ".join(why.stands)
     if as_json:
         print_json(fields)
     else:

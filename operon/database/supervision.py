@@ -15,6 +15,7 @@ import msgspec
 
 from operon.database.connection import Connection
 from operon.database.sql import statements
+from operon.explain import Doing
 
 SQL = statements("supervision.sql")
 
@@ -96,6 +97,7 @@ class LiveActor(msgspec.Struct, frozen=True, omit_defaults=True):
     backoff_until: float | None = None
     last_error: str | None = None
     mailbox_known: int = 0  # messages that are in memory
+    doing: Doing | None = None
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -196,17 +198,14 @@ class SubjectRow(msgspec.Struct, frozen=True):
     pid: int | None
     owner_state: int | None
     lease_until: datetime | None
-    target: UUID | None
-    target_name: str | None
-    target_status: int | None
-    target_wait: str | None
-    target_is_child: bool | None
     parent: UUID | None
+    target: UUID | None  # the workflow that it waits for while it is parked
     target_key: str | None
-    target_waits_for_it: bool
+    due: bool | None  # what it waits for of that one has happened
     last_step: int | None
     last_name: str | None
     last_at: datetime | None
+    last_failed: bool | None
     topics_there: list[str] | None  # of the messages that are there, '' for none; at most 101
 
 

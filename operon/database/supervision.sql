@@ -80,15 +80,13 @@ select u.id, (select count(*) from (select from operon.notifications n where n.d
 from unnest($1::uuid[]) as u (id)
 
 -- name: subjects
--- What there is to say of these workflows: rows, what they wait for of others, and what those do.
+-- What there is to say of these workflows: rows, and what they wait for of others.
 select w.workflow_uuid, w.name, w.version, w.status, w.owner, w.epoch, w.created_at, w.updated_at, w.deadline,
     w.wait_kind, w.wait_what, w.wait_since, w.wait_topics, w.wake_at, w.crash_count, w.crash_step,
     coalesce(w.error, w.last_error) as error,
     e.host, e.pid, e.state as owner_state, e.lease_until,
-    t.workflow_uuid as target, t.name as target_name, t.status as target_status, t.wait_what as target_wait,
-    t.parent = w.workflow_uuid as target_is_child, w.parent, x.key as target_key,
-    exists (select from operon.waits b where b.target = w.workflow_uuid and b.waiter = x.target) as target_waits_for_it,
-    c.step as last_step, c.name as last_name, c.completed_at as last_at,
+    w.parent, x.target, x.key as target_key, x.due,
+    c.step as last_step, c.name as last_name, c.completed_at as last_at, c.error is not null as last_failed,
     case when w.status = 0 then array(
         select coalesce(n.topic, '') from operon.notifications n where n.destination = w.workflow_uuid
         order by n.sequence limit 101
@@ -96,11 +94,11 @@ select w.workflow_uuid, w.name, w.version, w.status, w.owner, w.epoch, w.created
 from operon.workflows w
 left join operon.executors e on e.incarnation = w.owner
 left join lateral (
-    select x.target, x.key from operon.waits x where x.waiter = w.workflow_uuid order by x.target limit 1
+    select x.target, x.key, x.due from operon.waits x where x.waiter = w.workflow_uuid
+    order by x.due desc, x.target limit 1
 ) as x on w.status = 0 and w.wait_kind is not null
-left join operon.workflows t on t.workflow_uuid = x.target
 left join lateral (
-    select c.step, c.name, c.completed_at from operon.checkpoints c
+    select c.step, c.name, c.completed_at, c.error from operon.checkpoints c
     where c.workflow_uuid = w.workflow_uuid and c.step >= 0 order by c.step desc limit 1
 ) as c on true
 where w.workflow_uuid = any ($1)

@@ -6,7 +6,34 @@ in a fixed order, and the first that is answered wins. Where nothing is wrong, t
 
 from __future__ import annotations
 
-from operon.explain.facts import Cluster, Error, Place, Subject, Suspended, Target, Wait, WaitCode, Why
+from operon.explain.facts import (
+    Cluster,
+    Doing,
+    Error,
+    Place,
+    SetAside,
+    Subject,
+    Suspended,
+    Target,
+    Usual,
+    Wait,
+    WaitCode,
+    Why,
+)
 from operon.explain.reasons import explain
 
-__all__ = ["Cluster", "Error", "Place", "Subject", "Suspended", "Target", "Wait", "WaitCode", "Why", "explain"]
+__all__ = [
+    "Cluster",
+    "Doing",
+    "Error",
+    "Place",
+    "SetAside",
+    "Subject",
+    "Suspended",
+    "Target",
+    "Usual",
+    "Wait",
+    "WaitCode",
+    "Why",
+    "explain",
+]

@@ -29,6 +29,36 @@ class Error(msgspec.Struct, frozen=True):
     message: str
 
 
+class Doing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a live workflow does at a moment, as its executor says. Of several calls: the one that takes longest."""
+
+    name: str | None = None  # of the communicator or transaction; None: no such thing is under way
+    kind: str = "communicator"
+    step: int | None = None
+    since: datetime | None = None  # this attempt
+    attempt: int = 1
+    attempts_max: int | None = None  # None: as many as it takes
+    failures: int = 0
+    last_error: str | None = None  # what the last attempt failed with
+    again_at: datetime | None = None  # it pauses before the next attempt
+    others: int = 0  # calls that are under way beside it
+    replayed: int | None = None  # it replays, and was given so many ...
+    recorded: int | None = None  # ... of so many steps
+    stands: tuple[str, ...] = ()  # `file:line function`, outermost first
+
+    @property
+    def calls(self) -> bool:
+        """Whether something is under way that is not only waited for."""
+        return self.name is not None and (self.kind == "transaction" or self.again_at is None)
+
+
+class Usual(msgspec.Struct, frozen=True):
+    """How long a step takes otherwise."""
+
+    seconds: float  # 99 of 100 take less
+    count: int  # of recorded ones
+
+
 class Target(msgspec.Struct, frozen=True):
     """Another workflow that this one waits for."""
 
@@ -36,8 +66,10 @@ class Target(msgspec.Struct, frozen=True):
     name: str
     status: Status
     is_child: bool = False
-    waits_for: str | None = None  # in words
-    waits_for_us: bool = False
+    wait: Wait | None = None  # what it waits for itself
+    doing: Doing | None = None
+    owned: bool = True  # somebody runs it
+    circle: int = 0  # how many workflows wait for one another in a circle, with the one that is explained; 0: none
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -50,6 +82,15 @@ class Wait(msgspec.Struct, frozen=True):
     topics: tuple[str, ...] = ()  # '' for messages without a topic
     key: str | None = None  # of the event
     target: Target | None = None
+    has_happened: bool = False  # what it waits for of another workflow
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """Messages that a workflow crashed at again and again, and that are dead letters now."""
+
+    count: int
+    topic: str | None  # of the last one
+    detail: str | None = None
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +111,15 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None = None  # the last that is known
     step_name: str | None = None
     step_at: datetime | None = None  # when that was recorded
+    step_failed: bool = False  # its answer is an error
     ready_before: int | None = None  # older ones that nobody runs either
+    version: str = ""  # of the application that started it
+    set_aside: SetAside | None = None
+    live: bool = False  # in the memory of its executor
+    doing: Doing | None = None
+    told_seconds: float | None = None  # how long ago another executor said so
+    usual: Usual | None = None  # of the step that is under way
+    tried_alone: bool = False  # its process died with it again and again: it is run beside no other such
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +127,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     incarnation: int
     name: str
+    version: str = ""
     state: str = "alive"  # alive, suspect, draining, dead
     lease_age_seconds: float = 0.0
     moves_in_seconds: float = 0.0  # at the latest, if its lease is not renewed
@@ -117,9 +167,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer. `until`: when it changes by itself; `link`: where to look next."""
+    """The answer. `until`: when it changes by itself; `link`: where to look next; `stands`: where its code is."""
 
     code: str
     text: str
     until: datetime | None = None
     link: str | None = None
+    stands: tuple[str, ...] = ()

@@ -9,8 +9,10 @@ MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
 def duration(seconds: float) -> str:
-    """`0.3 s`, `41 s`, `14 min`, `3 h 16 min`, `10 d 9 h`."""
+    """`20 ms`, `0.3 s`, `41 s`, `14 min`, `3 h 16 min`, `10 d 9 h`."""
     seconds = max(0.0, seconds)
+    if 0.0005 <= seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -59,3 +61,8 @@ def brief(workflow_uuid: UUID) -> str:
 def some(count: int, one: str, many: str | None = None) -> str:
     """`1 message`, `2 messages`, `over 100 messages`."""
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def link_to(workflow_uuid: UUID) -> str:
+    """Where to look at a workflow."""
+    return f"/operon/supervisor?uuid={workflow_uuid}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,13 +21,28 @@ from operon.database.lease import Lease
 from operon.errors import MaxRetriesExceeded, StepTimeout
 from operon.operations import Communicator
 from operon.runtime.backoff import Backoff
+from operon.runtime.setback import Setback
 from operon.telemetry.spans import attempt_failed
 
 
 class Attempts:
     """The attempts of one communicator step."""
 
-    __slots__ = ("_application", "_backoff", "_caller", "_key", "_lease", "_limiter", "_operation", "_uuid", "made")
+    __slots__ = (
+        "_application",
+        "_backoff",
+        "_caller",
+        "_key",
+        "_lease",
+        "_limiter",
+        "_operation",
+        "_uuid",
+        "made",
+        "running",
+        "setback",
+        "since",
+        "step",
+    )
 
     def __init__(
         self,
@@ -46,7 +63,23 @@ class Attempts:
         self._key = f"{workflow_uuid}:{step}"
         self._caller = caller
         self._application = application
+        self.step = step
         self.made = 0
+        # For those who ask what the workflow does.
+        self.since = 0.0  # this attempt, by this machine's clock
+        self.setback: Setback | None = None
+        self.running: Coroutine[Any, Any, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the communicator."""
+        return self._operation.name
+
+    @property
+    def max_attempts(self) -> int:
+        """How often it is called at most."""
+        retry = self._operation.retry
+        return retry.max_attempts if retry else 1
 
     async def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Its value; the only attempt's error without retries, MaxRetriesExceeded when all are used up."""
@@ -54,11 +87,13 @@ class Attempts:
         errors: list[Exception] = []
         if retry is not None and (attempted := self._backoff.recalled()) is not None:
             self.made, errors = attempted.made, attempted.failures()
+            self.setback = Setback(self.made, type(errors[-1]).__name__, attempted.due)
             await self._backoff.rest_of(attempted, retry.max_attempts, errors)
         while True:
             self.made += 1
+            self.since = time.time()
             try:
-                return await self._once(retry.max_attempts if retry else 1, args, kwargs)
+                return await self._once(self.max_attempts, args, kwargs)
             except Exception as error:
                 if retry is None or isinstance(error, MemoryError) or not retry.should_retry(error):
                     raise
@@ -70,6 +105,7 @@ class Attempts:
                         errors=errors,
                     ) from error
             pause = retry.delay(self.made, random.random())  # noqa: S311
+            self.setback = Setback(self.made, type(errors[-1]).__name__, time.time() + pause)
             await self._backoff.pause(pause, self.made, retry.max_attempts, errors)
 
     async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

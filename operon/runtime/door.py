@@ -77,6 +77,7 @@ class Door:
 
     async def _transact(self, step: Step, work: Work) -> Any:
         kind = StepKind(work.kind)
+        self._actor.entered(work)
         try:
             value = await self._incarnation.transactions.run(work)
         except Failed as failed:
@@ -84,6 +85,8 @@ class Door:
                 raise self._journal.evict(Evicted("out of memory")) from failed.error
             self._journal.record(step, kind, work.name, None, work.started, failed.stored)
             raise as_replayed(failed.stored) from failed.error
+        finally:
+            self._actor.left(work)
         if work.read_only:
             self._journal.record(step, kind, work.name, work.output, work.started)
         return value

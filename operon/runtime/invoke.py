@@ -116,8 +116,9 @@ class StepInvoker(Correspondence, Relations):
         )
         started = clock()
         incarnation.effects += 1
+        actor.entered(attempts)
         try:
-            call = attempts.run(args, kwargs)
+            call = attempts.running = attempts.run(args, kwargs)
             returned = await (actor.interruptibly(call) if operation.cancellable else call)
             output, value = operation.signature.result.settle(returned)
         except MemoryError as error:  # says nothing of the call: a crash, and no answer
@@ -127,6 +128,7 @@ class StepInvoker(Correspondence, Relations):
             journal.record(step, StepKind.COMMUNICATOR, operation.name, None, started, stored, attempts.made)
             raise as_replayed(stored) from error
         finally:
+            actor.left(attempts)
             incarnation.effect_ended()
         journal.record(step, StepKind.COMMUNICATOR, operation.name, output, started, attempts=attempts.made)
         return value

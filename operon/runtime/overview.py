@@ -21,9 +21,9 @@ from operon.database import supervision
 from operon.database.connection import Connection, is_weather
 from operon.database.lease import RENEW_SECONDS
 from operon.database.notifier import Hearing
-from operon.database.reasons import actors_of, cluster_of, moment, reasons, state_of
+from operon.database.reasons import Look, Told, actors_of, cluster_of, live_wait, moment, reasons, state_of
 from operon.database.supervision import DEPTH_MAX, READY_MAX, ExecutorRow, LiveActor, Node, Numbers, Said, Suspension
-from operon.explain import Cluster, Place, Subject, Wait, Why, explain
+from operon.explain import Cluster, Place, Subject, Why, explain
 from operon.runtime.portrait import actor_of, page_of_actors
 from operon.status import Status
 
@@ -86,7 +86,7 @@ class Overview:
         said = self._executor.pulse.portrait()
         if question.workflow_uuid is not None:
             own = incarnation.live.get(question.workflow_uuid)
-            actors = [] if own is None else [actor_of(incarnation, own)]
+            actors = [] if own is None else [actor_of(incarnation, own, closely=True)]
         else:
             actors = page_of_actors(incarnation, question.limit, question.after, question.name)
         try:
@@ -105,13 +105,25 @@ class Overview:
         numbers = await supervision.numbers(connection)
         suspensions = await supervision.suspensions(connection)
         cluster = cluster_of(self._with_own(rows, said), suspensions, numbers.now, self._executor.settings.crash_budget)
-        live = {**actors_of(rows), **{actor.workflow_uuid: actor for actor in actors}}
         asked = [actor.workflow_uuid for actor in actors]
         if question.workflow_uuid is not None:
             asked = [question.workflow_uuid]
-        whys = await reasons(connection, asked, cluster, live) if asked else {}
+        whys = await reasons(connection, asked, cluster, self._look(rows, actors)) if asked else {}
         depths = await supervision.depths(connection, asked) if asked else {}
         return Known(rows, numbers, suspensions, depths, whys, cluster)
+
+    def _look(self, rows: Sequence[ExecutorRow], actors: Sequence[LiveActor]) -> Look:
+        """Who is live: here, as it is now, and elsewhere, as the others said last."""
+        incarnation = self._executor.incarnation
+        own, others = {actor.workflow_uuid: actor for actor in actors}, actors_of(rows)
+
+        def look(workflow_uuid: UUID) -> Told | None:
+            described = own.get(workflow_uuid)
+            if described is None and (actor := incarnation.live.get(workflow_uuid)) is not None:
+                described = actor_of(incarnation, actor)
+            return others.get(workflow_uuid) if described is None else Told(described, incarnation.number)
+
+        return look
 
     def _with_own(self, rows: Sequence[ExecutorRow], said: Said) -> list[ExecutorRow]:
         """The rows, with what this executor says now instead of what it has said."""
@@ -169,10 +181,13 @@ class Overview:
         place = Place(incarnation=incarnation.number, name=f"executor {incarnation.number}")
         cluster = Cluster(now=now, places={place.incarnation: place}, suspended={}, database_away_seconds=away)
         whys = {actor.workflow_uuid: explain(alone(actor, now), cluster) for actor in actors}
+        asked = question.workflow_uuid
+        if asked is not None and asked not in whys:
+            whys[asked] = explain(unknown_one(asked, now), cluster)
         executor = executor_of(row, now, question.depth, mine=True)
         for unknown in ("host", "pid", "started_at"):
             executor[unknown] = None
-        return {
+        answer: dict[str, Any] = {
             "at": now,
             "answered_by": incarnation.number,
             "database": {"reachable": False, "away_seconds": round(away, 1)},
@@ -180,6 +195,9 @@ class Overview:
             "suspended": [],
             "executors": [{**executor, "actors": [actor_json(actor, whys, {}) for actor in actors]}],
         }
+        if asked is not None:
+            answer["workflow"] = {"workflow_uuid": asked, "why": whys[asked]}
+        return answer
 
 
 def told_actors(row: ExecutorRow, question: Question) -> list[LiveActor]:
@@ -295,6 +313,7 @@ def actor_json(actor: LiveActor, whys: dict[UUID, Why], depths: dict[UUID, int])
         "restarts": actor.restarts,
         "backoff_until": moment(actor.backoff_until),
         "last_error": actor.last_error,
+        "doing": actor.doing,
         "mailbox": {
             "n": actor.mailbox_known if depth is None else min(depth, DEPTH_MAX),
             "capped": depth is not None and depth > DEPTH_MAX,
@@ -306,15 +325,10 @@ def actor_json(actor: LiveActor, whys: dict[UUID, Why], depths: dict[UUID, int])
 
 def alone(actor: LiveActor, now: datetime) -> Subject:
     """What is known of a live workflow without its row."""
-    wait = None
-    if actor.wait_kind is not None:
-        since, until = moment(actor.since), moment(actor.until)
-        wait = Wait(actor.wait_kind, actor.waits_for or "", since, until, actor.wait_topics)
-    return Subject(
-        workflow_uuid=actor.workflow_uuid,
-        name=actor.name,
-        status=Status.PENDING,
-        created_at=now,
-        updated_at=now,
-        wait=wait,
-    )
+    known = unknown_one(actor.workflow_uuid, now)
+    return msgspec.structs.replace(known, name=actor.name, live=True, wait=live_wait(actor), doing=actor.doing)
+
+
+def unknown_one(workflow_uuid: UUID, now: datetime) -> Subject:
+    """A workflow of which only the database knows."""
+    return Subject(workflow_uuid=workflow_uuid, name="", status=Status.PENDING, created_at=now, updated_at=now)

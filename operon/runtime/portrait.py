@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -22,6 +22,7 @@ from actors import ChildSnapshot, ChildState, NoSuchChild, SupervisorSnapshot
 from operon.database.supervision import Commits, Listener, LiveActor, Node, Said
 from operon.database.suspensions import WINDOW_SECONDS
 from operon.masking import masked
+from operon.runtime.doing import doing_of
 
 if TYPE_CHECKING:
     from operon.runtime.executor import Executor
@@ -92,9 +93,16 @@ def encoded(said: Said) -> bytes:
 def tree_of(executor: Executor) -> Node:
     """The supervision tree of this process. Of the workflows it has those in trouble; the others are `LiveActor`s."""
     incarnation = executor.incarnation
-    return node_of(
-        executor.tree.snapshot(limit=TROUBLED_MAX), incarnation.clock.now(), tuple(names_of(incarnation, TROUBLED_MAX))
-    )
+    now = incarnation.clock.now()
+    below = (*names_of(incarnation, TROUBLED_MAX), *islice(zombies_of(executor, now), TROUBLED_MAX))
+    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), now, below)
+
+
+def zombies_of(executor: Executor, now: float) -> Iterator[Node]:
+    """Workflows of earlier incarnations that did not stop when they were fenced. Nothing that they do counts."""
+    for workflows in executor.left_behind:
+        for child in workflows.zombies:
+            yield Node(child.name, ChildState.ZOMBIE, since=round(now - (workflows.clock.now() - child.started_at), 3))
 
 
 def names_of(incarnation: Incarnation, limit: int) -> Iterable[Node]:
@@ -189,16 +197,17 @@ def page_of_actors(incarnation: Incarnation, limit: int, after: UUID | None, nam
     return [actor_of(incarnation, incarnation.live[uuid]) for uuid in heapq.nsmallest(limit, matching)]
 
 
-def actor_of(incarnation: Incarnation, actor: WorkflowActor) -> LiveActor:
-    """One live workflow."""
+def actor_of(incarnation: Incarnation, actor: WorkflowActor, *, closely: bool = False) -> LiveActor:
+    """One live workflow. closely: also where it stands."""
     now = incarnation.clock.now()
     wait = None if actor.waits is None else actor.waits.oldest
-    state, restarts, backoff_until, last_error = "running", 0, None, None
+    state, restarts, backoff_until, last_error, task = "running", 0, None, None, None
     try:
-        child = incarnation.workflows.child(str(actor.workflow_uuid)).describe(incarnation.workflows.clock.now())
+        described = incarnation.workflows.child(str(actor.workflow_uuid))
     except NoSuchChild:
         state = "ending"
     else:
+        child, task = described.describe(incarnation.workflows.clock.now()), described.task
         restarts, last_error = child.restarts, short(child.last_error)
         backoff_until = later(child.restart_in_seconds, now)
         state = child.state
@@ -217,6 +226,7 @@ def actor_of(incarnation: Incarnation, actor: WorkflowActor) -> LiveActor:
         backoff_until=backoff_until,
         last_error=last_error,
         mailbox_known=actor.messages_known,
+        doing=doing_of(actor, task, now, closely=closely),
     )
 
 

@@ -100,8 +100,11 @@ class Relations(Door):
         results = self._owned() if owned else self._incarnation.results
         started = clock()
         try:
-            ask = results.cancel if kind is StepKind.CANCEL else results.resume
-            done = await patiently(lambda: ask(workflow_uuid))
+            if kind is StepKind.CANCEL:
+                by = f"workflow {self._actor.operation.name!r} {self._actor.workflow_uuid}"
+                done = await patiently(lambda: results.cancel(workflow_uuid, by))
+            else:
+                done = await patiently(lambda: results.resume(workflow_uuid))
         except Exception as error:
             stored = encode_error(error)
             journal.record(step, kind, kind.name.lower(), None, started, stored)

@@ -199,9 +199,10 @@ class Results:
 
     # ------------------------------------------------------------------ cancelling and resuming
 
-    async def cancel(self, workflow_uuid: UUID) -> bool:
-        """Cancels a workflow and what it has started; False when it was finished already."""
-        reason = encode_error(WorkflowCancelledError(f"workflow {workflow_uuid} was cancelled"))
+    async def cancel(self, workflow_uuid: UUID, by: str | None = None) -> bool:
+        """Cancels a workflow and what it has started; False when it was finished already. by: who, as it is told."""
+        whose = "" if by is None else f" by {by}"
+        reason = encode_error(WorkflowCancelledError(f"workflow {workflow_uuid} was cancelled{whose}"))
         return await self._control(workflow_uuid, lambda c: workflows.cancel(c, workflow_uuid, reason))
 
     async def resume(self, workflow_uuid: UUID) -> bool:
@@ -269,9 +270,9 @@ class Owned:
         await self.require(workflow_uuid)
         return await self._results.result(workflow_uuid, timeout)
 
-    async def cancel(self, workflow_uuid: UUID) -> bool:
+    async def cancel(self, workflow_uuid: UUID, by: str | None = None) -> bool:
         await self.require(workflow_uuid)
-        return await self._results.cancel(workflow_uuid)
+        return await self._results.cancel(workflow_uuid, by or f"user {self._user!r}")
 
     async def resume(self, workflow_uuid: UUID) -> bool:
         await self.require(workflow_uuid)

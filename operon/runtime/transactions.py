@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from operon.database import checkpoints
@@ -35,6 +36,7 @@ from operon.errors import Fenced, InvocationError, OperonInternalError, StopActo
 from operon.failures import encode_error
 from operon.masking import masked_logger
 from operon.runtime.client import TransactionClient
+from operon.runtime.setback import Setback
 from operon.telemetry.spans import attempt_failed
 
 logger = masked_logger("operon.transactions")
@@ -58,7 +60,9 @@ class Work:
         "output",
         "read_only",
         "replayed",
+        "running",
         "seen",
+        "setback",
         "settle",
         "started",
         "step",
@@ -93,6 +97,9 @@ class Work:
         self.replayed = replayed  # the value of a checkpoint that turned out to be there; raises its error
         self.output = b""
         self.token = secrets.randbits(62)
+        # For those who ask what the workflow does.
+        self.setback: Setback | None = None
+        self.running: Coroutine[Any, Any, Any] | None = None
 
     def commit_message(self, attempt: int, prepared: bool) -> str:
         """The last message. A read-only transaction cannot hold its checkpoint: the caller records its output.
@@ -147,7 +154,8 @@ class TransactionRunner:
 
     def launch(self, work: Work) -> asyncio.Task[Any]:
         """Starts a transaction and does not wait."""
-        task = asyncio.get_running_loop().create_task(self._until_settled(work))
+        work.running = self._until_settled(work)
+        task = asyncio.get_running_loop().create_task(work.running)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -179,8 +187,9 @@ class TransactionRunner:
                     raise Failed(again.error) from again.error
                 if attempt % 10 == 0:
                     logger.warning("%s has met %d conflicts or lost connections: %s", work.name, attempt, again.error)
-            pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10))
-            await asyncio.sleep(pause * random.random())  # noqa: S311
+                pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(attempt, 10)) * random.random()  # noqa: S311
+                work.setback = Setback(attempt, type(again.error).__name__, time.time() + pause)
+            await asyncio.sleep(pause)
 
     async def _attempt(self, work: Work, attempt: int) -> Any:
         try:

@@ -36,7 +36,9 @@ from operon.status import Status
 from operon.telemetry.hidden import hide
 
 if TYPE_CHECKING:
+    from operon.runtime.communicators import Attempts
     from operon.runtime.incarnation import Incarnation
+    from operon.runtime.transactions import Work
 
 SUCCESS = Status.SUCCESS.code
 ERROR = Status.ERROR.code
@@ -70,6 +72,7 @@ class WorkflowActor:
         "operation",
         "over",
         "rung",
+        "under_way",
         "waits",
         "workflow_uuid",
     )
@@ -117,6 +120,7 @@ class WorkflowActor:
         self._resting: set[Bell] | None = None
         self._calls: set[asyncio.Task[Any]] | None = None  # that may be interrupted
         self._waiters: list[asyncio.Future[None]] | None = None
+        self.under_way: tuple[Attempts | Work, ...] = ()  # what it calls now, for those who ask
 
     async def run(self) -> None:
         """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
@@ -244,6 +248,14 @@ class WorkflowActor:
         """Waits until the end is in the database, after it was told."""
         if self._finished_in is not None:
             await self._finished_in.durable(self.workflow_uuid)
+
+    def entered(self, call: Attempts | Work) -> None:
+        """It calls a communicator, or runs a transaction."""
+        self.under_way = (*self.under_way, call) if self.under_way else (call,)
+
+    def left(self, call: Attempts | Work) -> None:
+        """That has answered."""
+        self.under_way = () if len(self.under_way) == 1 else without(self.under_way, call)
 
     # ------------------------------------------------------------------ waiting
 
@@ -430,6 +442,10 @@ def raise_crash(actor: WorkflowActor, stopped: BaseException) -> NoReturn:
     if isinstance(stopped, Evicted) and stopped.__cause__ is not None:
         raise OperonInternalError(f"{actor!r} is replayed: {stopped}") from stopped.__cause__
     raise stopped
+
+
+def without(calls: tuple[Attempts | Work, ...], call: Attempts | Work) -> tuple[Attempts | Work, ...]:
+    return tuple(each for each in calls if each is not call)
 
 
 def first_of(error: BaseException) -> BaseException:

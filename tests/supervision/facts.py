@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from operon.database import supervision
 from operon.database.supervision import Said
@@ -44,3 +45,21 @@ async def get(runtime: TestRuntime, **query: Any) -> Any:
     response = await client.get(PATH, query_string=arguments, scope_base=FROM_HERE)
     assert response.status_code == 200, await response.get_data(as_text=True)
     return await response.get_json()
+
+
+async def why(runtime: TestRuntime, workflow_uuid: UUID) -> Any:
+    """Why a workflow is where it is, as the supervisor's page says."""
+    return (await get(runtime, uuid=workflow_uuid, depth=0))["workflow"]["why"]
+
+
+async def until_why(runtime: TestRuntime, workflow_uuid: UUID, code: str) -> Any:
+    """The same, once the reason is this one."""
+    said = None
+    try:
+        async with asyncio.timeout(60):
+            while said is None or said["code"] != code:
+                await asyncio.sleep(0.02)
+                said = await why(runtime, workflow_uuid)
+    except TimeoutError:
+        raise AssertionError(f"not {code}, but {said}") from None
+    return said

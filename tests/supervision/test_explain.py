@@ -3,67 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 
-from operon.explain import Cluster, Error, Place, Subject, Suspended, Target, Wait, WaitCode, Why, explain
+from operon.explain import Error, Suspended, Wait, WaitCode
 from operon.explain.words import duration, moment
 from operon.status import Status
-
-NOW = datetime(2026, 11, 21, 14, 20, 26, tzinfo=UTC)
-UUID_1 = UUID("019d1c88-0000-7000-8000-0000002d6b40")
-OTHER = UUID("019d1c88-0000-7000-8000-000000e4c7a1")
-HERE = Place(incarnation=1, name="worker-1", live=3, max_live=20_000, names=frozenset({"Checkout.place_order"}))
-PLACES = {1: HERE}
-
-
-def before(**units: float) -> datetime:
-    return NOW - timedelta(**units)
-
-
-def after(**units: float) -> datetime:
-    return NOW + timedelta(**units)
-
-
-def why(subject: dict[str, Any] | None = None, **cluster: Any) -> Why:
-    """The reason for a pending workflow of worker-1, but for what is said here."""
-    of: dict[str, Any] = {
-        "workflow_uuid": UUID_1,
-        "name": "Checkout.place_order",
-        "status": Status.PENDING,
-        "created_at": before(hours=4),
-        "updated_at": before(seconds=40),
-        "owner": 1,
-        **(subject or {}),
-    }
-    around: dict[str, Any] = {"now": NOW, "places": PLACES, "suspended": {}, **cluster}
-    return explain(Subject(**of), Cluster(**around))
-
-
-def place(**changes: Any) -> dict[int, Place]:
-    return {1: msgspec.structs.replace(HERE, **changes)}
-
-
-def waits(code: int, **fields: Any) -> dict[str, Any]:
-    return {"wait": Wait(code, **fields)}
-
-
-def target(status: Status = Status.PENDING, **fields: Any) -> Target:
-    return Target(OTHER, "Shipping.book", status, **fields)
-
-
-def says(found: Why, code: str, text: str, until: datetime | None = None) -> None:
-    assert (found.code, found.text, found.until) == (code, text, until)
-
-
-def test_running() -> None:
-    recorded = {"step": 2, "step_name": "Payments.capture", "step_at": before(seconds=0.3)}
-
-    says(why(recorded), "running", "Runs on worker-1; step 2, `Payments.capture`, was recorded 0.3 s ago.")
-    says(why({"step": 3}), "running", "Runs step 3 on worker-1 for 4 h.")
+from tests.supervision.subjects import HERE, NOW, OTHER, UUID_1, after, before, place, says, target, waits, why
 
 
 def test_ready() -> None:
@@ -90,7 +37,7 @@ def test_no_slot() -> None:
     says(
         why({"owner": None}, places=place(live=20_000)),
         "no_slot",
-        "Ready for 40 s: the executor is at its limit of 20,000 live workflows.",
+        "Ready for 40 s: worker-1 is at its limit of 20,000 live workflows.",
     )
     assert why({"owner": None}, places={**three, 4: msgspec.structs.replace(HERE, incarnation=4)}).code == "ready"
 
@@ -139,6 +86,9 @@ def test_zombie() -> None:
         "worker-1 did not stop when told; it is fenced and worker-2 runs it now.",
     )
     says(why(places={1: stuck}), "zombie", "worker-1 did not stop when told; it is fenced and another life takes over.")
+    runs = why({"owner": 2, "live": True, "step": 3}, places=places)
+    assert runs.code == "running"
+    assert runs.text.endswith(" An earlier life of it on worker-1 did not stop when told; nothing of that one counts.")
 
 
 def test_recv() -> None:
@@ -161,8 +111,8 @@ def test_recv() -> None:
 
 
 def test_event() -> None:
-    of = target(waits_for="recv payment")
-    text = "Waits for event `status` of `Shipping.book` …e4c7a1, which itself waits for recv payment."
+    of = target(wait=Wait(WaitCode.MESSAGE, "recv payment", topics=("payment",)))
+    text = "Waits for event `status` of `Shipping.book` …e4c7a1, which itself waits for a message on `payment`."
 
     found = why(waits(WaitCode.EVENT, key="status", target=of))
 
@@ -188,18 +138,22 @@ def test_child() -> None:
 
 
 def test_handle() -> None:
-    wait = waits(WaitCode.RESULT, target=target(waits_for="sleep"))
-    text = "Waits for the result of `Shipping.book` …e4c7a1, which itself waits for sleep."
+    asleep = Wait(WaitCode.TIME, "sleep", until=datetime(2026, 12, 1, tzinfo=UTC))
+    wait = waits(WaitCode.RESULT, target=target(wait=asleep))
+    text = "Waits for the result of `Shipping.book` …e4c7a1, which sleeps until 1 Dec 00:00."
 
     says(why(wait), "handle", text)
     says(why(waits(WaitCode.RESULT, what="the result of x")), "handle", "Waits for the result of x.")
 
 
 def test_cycle() -> None:
-    wait = waits(WaitCode.EVENT, key="status", target=target(waits_for_us=True))
+    two = waits(WaitCode.EVENT, key="status", target=target(circle=2))
     text = "Waits for …e4c7a1, which waits for this one: neither can go on. Cancel one, or send what it waits for."
 
-    says(why(wait), "cycle", text)
+    says(why(two), "cycle", text)
+    three = why(waits(WaitCode.RESULT, target=target(circle=3), until=after(minutes=40))).text
+    assert "which waits for this one by way of 1 more: none of them can go on before 15:00:26. Cancel" in three
+    assert "Waits for itself: it cannot go on." in why(waits(WaitCode.RESULT, target=target(circle=1))).text
 
 
 def test_sleep() -> None:
@@ -282,6 +236,8 @@ def test_error() -> None:
     ("seconds", "words"),
     [
         (-5, "0.0 s"),
+        (0.0004, "0.0 s"),
+        (0.02, "20 ms"),
         (0.34, "0.3 s"),
         (9.94, "9.9 s"),
         (41, "41 s"),
