@@ -120,7 +120,7 @@ class WorkflowActor:
         self._resting: set[Bell] | None = None
         self._calls: set[asyncio.Task[Any]] | None = None  # that may be interrupted
         self._waiters: list[asyncio.Future[None]] | None = None
-        self.under_way: tuple[Attempts | Work, ...] = ()  # what it calls now, for those who ask
+        self.under_way: dict[Attempts | Work, None] | None = None  # what it calls now, in order, for those who ask
 
     async def run(self) -> None:
         """One life of the actor: replays what is recorded, goes on from there, records the outcome."""
@@ -251,11 +251,16 @@ class WorkflowActor:
 
     def entered(self, call: Attempts | Work) -> None:
         """It calls a communicator, or runs a transaction."""
-        self.under_way = (*self.under_way, call) if self.under_way else (call,)
+        if self.under_way is None:
+            self.under_way = {}
+        self.under_way[call] = None
 
     def left(self, call: Attempts | Work) -> None:
         """That has answered."""
-        self.under_way = () if len(self.under_way) == 1 else without(self.under_way, call)
+        if self.under_way is not None:
+            self.under_way.pop(call, None)
+            if not self.under_way:
+                self.under_way = None
 
     # ------------------------------------------------------------------ waiting
 
@@ -442,10 +447,6 @@ def raise_crash(actor: WorkflowActor, stopped: BaseException) -> NoReturn:
     if isinstance(stopped, Evicted) and stopped.__cause__ is not None:
         raise OperonInternalError(f"{actor!r} is replayed: {stopped}") from stopped.__cause__
     raise stopped
-
-
-def without(calls: tuple[Attempts | Work, ...], call: Attempts | Work) -> tuple[Attempts | Work, ...]:
-    return tuple(each for each in calls if each is not call)
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -158,7 +158,9 @@ async def test_a_replay_answers_as_at_first_that_a_workflow_is_unknown_though_it
     other = uuid4()
     early = await look_then_stop(runtime.context, other, "early")
     await gates["early"].reached.wait()
-    await (await square(runtime.app.context(workflow_uuid=other), 3)).get_result()
+    done = await square(runtime.app.context(workflow_uuid=other), 3)
+    await done.get_result()
+    await done.get_status()  # when its end is recorded, too, which the crash would undo
 
     await runtime.crash()
     gates["early"].open()
