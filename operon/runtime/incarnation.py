@@ -216,6 +216,8 @@ class Incarnation:
                 self.endings.crashed(actor, exit.error)
         if actor.ended is None:
             actor.end(None)
+        else:
+            self.tell(None, actor.workflow_uuid, forget=True)  # who has asked while its end was becoming durable
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
         if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
