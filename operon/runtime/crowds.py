@@ -34,6 +34,7 @@ from actors import (
     NoSuchChild,
     Restart,
     Supervisor,
+    SupervisorNotRunning,
     SupervisorState,
 )
 from actors.dynamic import CHUNK
@@ -121,10 +122,10 @@ class Crowds(Supervisor):
 
     def spawn(self, actor: WorkflowActor, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Brings a workflow to life; False if the crowd of its name is down, which nobody else need know."""
-        crowd = self._by_name[actor.operation.name]
-        if crowd.state is not SupervisorState.RUNNING:
+        try:
+            self._by_name[actor.operation.name].spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
+        except SupervisorNotRunning:
             return False
-        crowd.spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
         return True
 
     def full(self, name: str) -> bool:
