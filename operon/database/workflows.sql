@@ -126,8 +126,8 @@ where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 returning w.crash_count, w.crash_step, extract(epoch from w.wake_at)::float8
 
 -- name: let_go
--- Workflows of ours that do not live here are ready for whoever has room, in the order of their times. What they waited
--- for is there for their next life to look for.
+-- Workflows of ours that do not live here are ready for whoever has room, in the order in which they were started. What
+-- they waited for is there for their next life to look for.
 with ours as (
     select w.workflow_uuid from operon.workflows w
     where w.workflow_uuid = any ($2) and w.owner = $1 and w.status = 0
@@ -137,7 +137,7 @@ with ours as (
 )
 update operon.workflows w
 set owner = null, wait_kind = $3, wait_what = 'its turn', wait_since = clock_timestamp(), wait_topics = null,
-    wake_at = operon.clock()
+    wake_at = least(w.wake_at, w.created_at)
 from ours
 where w.workflow_uuid = ours.workflow_uuid
 

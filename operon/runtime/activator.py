@@ -201,9 +201,10 @@ class Activator:
         crowds = self._incarnation.crowds
         names, self._roomy = self._incarnation.suspensions.open(crowds.open(list(self._roomy))), set()
         few = SPARE
-        for crowd in map(crowds.of, names):
-            crowd.wanted = False  # the look says whether there is more
-            few += CLAIM_MAX if crowd.allowed is None else 2 * crowd.allowed  # those that live are found, too
+        for name in names:
+            allowed = crowds.by_name[name].allowed
+            few += CLAIM_MAX if allowed is None else 2 * allowed  # those that live are found, too
+        crowds.wanted.difference_update(names)  # the look says whether there is more
         if names:
             await self._look(connection, names, few)
 

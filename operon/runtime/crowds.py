@@ -34,7 +34,6 @@ from actors import (
     NoSuchChild,
     Restart,
     Supervisor,
-    SupervisorNotRunning,
     SupervisorState,
 )
 from actors.dynamic import CHUNK
@@ -66,7 +65,6 @@ class Crowd(DynamicSupervisor):
         self._incarnation = incarnation
         self.allowed = allowed
         self.coming = 0  # that were promised room, and do not live yet
-        self.wanted = False  # something of this name was held back: who ends here, or comes up, has it looked for
 
     @property
     def full(self) -> bool:
@@ -77,11 +75,6 @@ class Crowd(DynamicSupervisor):
     def closed(self) -> bool:
         """Whether nobody may come to life here now."""
         return self.full or self.state is not SupervisorState.RUNNING
-
-    def freed(self) -> None:
-        """There may be room for one more."""
-        if self.wanted and not self.closed:
-            self._incarnation.activator.fill(self.name)
 
     async def take_down(self) -> None:
         """Stops all that live here. Nothing more of them is recorded; they go on from their rows."""
@@ -96,11 +89,11 @@ class Crowd(DynamicSupervisor):
             incarnation.endings.let_go(leaving, {self.name}, ring=True)
 
     async def _serve(self) -> None:
-        self.freed()  # it was down, and has come back
+        self._incarnation.crowds.comes_up(self)
         await super()._serve()
 
     async def _close(self) -> None:
-        self.wanted = True
+        self._incarnation.crowds.goes_down(self)
         await self.take_down()
 
 
@@ -108,37 +101,48 @@ class Crowds(Supervisor):
     """The supervisor of all crowds."""
 
     def __init__(self, incarnation: Incarnation, operations: Iterable[Operation[..., Any]]) -> None:
-        self._by_name: Mapping[str, Crowd] = {
+        self._incarnation = incarnation
+        self.by_name: Mapping[str, Crowd] = {
             operation.name: Crowd(incarnation, operation.name, limit_of(operation)) for operation in operations
         }
-        self._limited = {name: crowd for name, crowd in self._by_name.items() if crowd.allowed is not None}
+        # Those that may have no place, because they have a limit or do not run; whoever starts looks here only.
+        self.guarded = dict(self.by_name)
+        self.wanted: set[str] = set()  # names of which something was held back
         super().__init__(
-            WORKFLOWS, children=[ChildSpec.nested(crowd) for crowd in self._by_name.values()], intensity=INTENSITY
+            WORKFLOWS, children=[ChildSpec.nested(crowd) for crowd in self.by_name.values()], intensity=INTENSITY
         )
 
-    def of(self, name: str) -> Crowd:
-        """The crowd of an operation of this application."""
-        return self._by_name[name]
-
-    def spawn(self, actor: WorkflowActor, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Brings a workflow to life; False if the crowd of its name is down, which nobody else need know."""
-        try:
-            self._by_name[actor.operation.name].spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
-        except SupervisorNotRunning:
-            return False
-        return True
+    def closed(self, name: str) -> bool:
+        """Whether nobody of this name may come to life now."""
+        return name in self.guarded and self.guarded[name].closed
 
     def full(self, name: str) -> bool:
         """Whether a name has a limit and no room: then whoever only waits leaves memory at once."""
-        return name in self._limited and self._limited[name].full
+        return name in self.guarded and self.guarded[name].full
+
+    def freed(self, name: str) -> None:
+        """There may be room for one more: what was held back is looked for."""
+        if name in self.wanted and not self.closed(name):
+            self._incarnation.activator.fill(name)
+
+    def comes_up(self, crowd: Crowd) -> None:
+        """A crowd runs, perhaps again."""
+        if crowd.allowed is None:
+            self.guarded.pop(crowd.name, None)
+        self.freed(crowd.name)
+
+    def goes_down(self, crowd: Crowd) -> None:
+        """A crowd takes nobody until it comes up."""
+        self.guarded[crowd.name] = crowd
+        self.wanted.add(crowd.name)
 
     def open(self, names: list[str]) -> list[str]:
         """Those of these names of which something may be brought to life."""
-        return [name for name in names if not self._by_name[name].closed]
+        return [name for name in names if not self.closed(name)]
 
     def describe(self, actor: WorkflowActor) -> ChildSnapshot | None:
         """A live workflow as its supervisor sees it; None when it has just ended."""
-        crowd = self._by_name[actor.operation.name]
+        crowd = self.by_name[actor.operation.name]
         try:
             return crowd.child(str(actor.workflow_uuid)).describe(crowd.clock.now())
         except NoSuchChild:
@@ -147,7 +151,7 @@ class Crowds(Supervisor):
     @property
     def stuck(self) -> Iterator[DynamicChild]:
         """Those that were told to stop, did not, and still run."""
-        return chain.from_iterable(crowd.zombies for crowd in self._by_name.values())
+        return chain.from_iterable(crowd.zombies for crowd in self.by_name.values())
 
     async def stop_all(self) -> None:
         """Cancels every actor, a thousand at a time, and waits for all of them together."""
@@ -160,7 +164,7 @@ class Crowds(Supervisor):
 
     async def _each(self, end: Callable[[Crowd], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as ending:
-            for crowd in self._by_name.values():
+            for crowd in self.by_name.values():
                 if len(crowd):
                     turns = len(crowd) // CHUNK + 1
                     ending.create_task(end(crowd))
@@ -177,9 +181,9 @@ class Places:
 
     def take(self, name: str) -> bool:
         """Keeps a place under a name; False if there is none: it is looked for again when there is."""
-        crowd = self._crowds.of(name)
+        crowd = self._crowds.by_name[name]
         if crowd.closed:
-            crowd.wanted = True
+            self._crowds.wanted.add(name)
             return False
         crowd.coming += 1
         self._taken.append(crowd)
@@ -197,10 +201,10 @@ class Places:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        crowds = {crowd.name: crowd for crowd in self._taken}
+        names = {crowd.name for crowd in self._taken}
         self.give_back()
-        for crowd in crowds.values():
-            crowd.freed()
+        for name in names:
+            self._crowds.freed(name)
 
 
 def limit_of(operation: Operation[..., Any]) -> int | None:

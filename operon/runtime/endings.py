@@ -134,9 +134,8 @@ class Endings:
             await self._ask(lambda c: workflows.let_go(c, incarnation.number, workflow_uuids, WaitKind.TIME))
             self.unsettled.difference_update(workflow_uuids)
             for name in names:
-                crowd = incarnation.crowds.of(name)
-                crowd.wanted = True
-                crowd.freed()
+                incarnation.crowds.wanted.add(name)
+                incarnation.crowds.freed(name)
             if ring:
                 await incarnation.look_ups.ask(lambda c: workflows.ring(c, EVERYBODY, "work"))
         except Exception:

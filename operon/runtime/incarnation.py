@@ -24,7 +24,7 @@ from uuid import UUID
 
 import anyio
 
-from actors import ChildSpec, Crashed, Exit, Supervisor, SupervisorState
+from actors import ChildSpec, Crashed, Exit, Supervisor, SupervisorNotRunning, SupervisorState
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import executors, workflows
@@ -195,12 +195,15 @@ class Incarnation:
 
     def spawn(self, actor: WorkflowActor) -> None:
         """Brings a workflow to life; if the supervisor of its name is down, whoever has room does."""
-        uuid = actor.workflow_uuid
+        uuid, name = actor.workflow_uuid, actor.operation.name
         self.live[uuid] = actor
-        if not self.crowds.spawn(actor, actor.told if self.telemetry.on else actor.run):
+        try:
+            run = actor.told if self.telemetry.on else actor.run
+            self.crowds.by_name[name].spawn(str(uuid), run, on_exit=actor.exited)
+        except SupervisorNotRunning:
             del self.live[uuid]
             actor.end(None)
-            self.endings.let_go((uuid,), (actor.operation.name,), ring=True)
+            self.endings.let_go((uuid,), (name,), ring=True)
             return
         self.results.ring(uuid)
         if self.endings.pausing:
@@ -216,14 +219,15 @@ class Incarnation:
                 self.endings.crashed(actor, exit.error)
         if actor.ended is None:
             actor.end(None)
-        else:
+        elif self.listeners:
             self.tell(None, actor.workflow_uuid, forget=True)  # who has asked while its end was becoming durable
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
         if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
             self.activator.ring()  # a canary may have passed; what was cancelled may have been resumed meanwhile
         self.activator.freed()
-        self.crowds.of(actor.operation.name).freed()
+        if self.crowds.wanted:
+            self.crowds.freed(actor.operation.name)
 
     # ------------------------------------------------------------------ time and rest, for tests
 

@@ -138,13 +138,13 @@ def name_of(node: Node, incarnation: Incarnation) -> Node:
         restarts_allowed=suspensions.many or None,
         window_seconds=WINDOW_SECONDS,
         backoff_until=suspensions.until[node.name] if suspended else node.backoff_until,
-        running_allowed=incarnation.crowds.of(node.name).allowed,
+        running_allowed=incarnation.crowds.by_name[node.name].allowed,
     )
 
 
 def trouble(name: ChildSnapshot, incarnation: Incarnation) -> tuple[bool, bool, int, bool, int]:
     """What is shown first."""
-    suspensions, crowd = incarnation.suspensions, incarnation.crowds.of(name.name)
+    suspensions, crowd = incarnation.suspensions, incarnation.crowds.by_name[name.name]
     down = name.state != ChildState.RUNNING
     return name.name in suspensions.until, down, suspensions.crashes(name.name), crowd.full, len(crowd)
 

@@ -110,7 +110,7 @@ class Spawner:
 
     def _has_to_wait(self, name: str) -> bool:
         """Whether what is started under a name is only recorded: it is suspended, or there is no room."""
-        return self._incarnation.suspensions.holds(name) or self._incarnation.crowds.of(name).closed
+        return self._incarnation.suspensions.holds(name) or self._incarnation.crowds.closed(name)
 
     def _hold(
         self,
@@ -128,9 +128,10 @@ class Spawner:
         batch = committer.start(uuid, operation.name, inputs, caller, parent, keyed=keyed, deadline=deadline)
         batch.begin_parked(len(batch.s_uuid) - 1, Park(uuid, WaitKind.TIME, "its turn", (), now, ()))
         self.held[uuid] = operation.name
-        crowd = self._incarnation.crowds.of(operation.name)
-        if crowd.closed and not crowd.wanted:
-            crowd.wanted = self._news = True
+        crowds = self._incarnation.crowds
+        if crowds.closed(operation.name) and operation.name not in crowds.wanted:
+            crowds.wanted.add(operation.name)
+            self._news = True
         return batch
 
     def recorded(self, batch: Batch) -> None:

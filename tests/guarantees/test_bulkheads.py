@@ -116,7 +116,7 @@ async def runtime(anyio_backend: str, request: pytest.FixtureRequest) -> AsyncIt
 
 def most_live(*apps: operon.Operon) -> int:
     """How many of the crowded name live where most do."""
-    return max(len(app.executor.incarnation.crowds.of("crowded")) for app in apps)
+    return max(len(app.executor.incarnation.crowds.by_name["crowded"]) for app in apps)
 
 
 async def test_at_most_so_many_live_in_each_executor_and_all_finish() -> None:
@@ -144,6 +144,7 @@ async def test_at_most_so_many_live_in_each_executor_and_all_finish() -> None:
 
 async def test_who_ends_makes_room_for_the_oldest_without_a_poll(runtime: TestRuntime) -> None:
     handles = [await crowded(runtime.context, number) for number in range(5 * ROOM)]
+    await until(runtime, f"select ({HELD}) = $1", 4 * ROOM)
     ward.gate.set()
 
     assert [await handle.get_result(timeout=60) for handle in handles] == list(range(5 * ROOM))
