@@ -67,7 +67,7 @@ OPERON = System(
         "W8": "bench.site",
     },
 )
-FLOOR = System("floor", dict.fromkeys(LOADS, "bench.floor"))
+FLOOR = System("floor", {**dict.fromkeys(LOADS, "bench.floor"), **dict.fromkeys(("W4", "W7"), "bench.floor_messages")})
 FLOOR_BATCHED = System("floor batched", dict.fromkeys(("W1", "W2", "W3sql"), "bench.floor"), batched=True)
 
 
@@ -171,9 +171,11 @@ class Run:
         for load in messaging.LOADS:
             for system in self._in("W7" if load == "W7" else "W4"):
                 module = system.modules["W7" if load == "W7" else "W4"]
-                count = self._plan.messages if system is OPERON else self._plan.messages_of_peer
+                count = self._plan.messages if system in (OPERON, FLOOR) else self._plan.messages_of_peer
                 if load == messaging.PARKED and system is not OPERON:
                     continue  # it keeps in memory whoever waits
+                if load == messaging.LIVE and system is FLOOR:
+                    continue  # there is nothing by hand that could be told from afar
                 try:
                     done = await messaging.pass_messages(self._server, system, module, load, count)
                 except CellFailed as failure:

@@ -19,8 +19,8 @@ from bench.postgres import Server
 
 GIVE_UP_SECONDS = 240.0
 SENDERS = 32
-PARKED = "W4b parked"
-LOADS = ("W4a", "W4b live", PARKED, "W7")
+LIVE, PARKED = "W4b live", "W4b parked"
+LOADS = ("W4a", LIVE, PARKED, "W7")
 
 
 @dataclass(frozen=True, slots=True)

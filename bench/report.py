@@ -46,13 +46,15 @@ def row(f: Figures, speed: Mapping[tuple[str, str, int], float]) -> tuple[str, .
 
 
 def messages_table(passages: Sequence[Passage]) -> str:
-    headers = ("W4, W7", "load", "messages", "p50 ms", "p99 ms", "x faster than DBOS")
+    headers = ("W4, W7", "load", "messages", "p50 ms", "p99 ms", "x faster than DBOS", "x floor")
     peer = {passage.load.split()[0]: passage.p50_ms for passage in passages if passage.system == PEER}
+    floor = {passage.load: passage.p50_ms for passage in passages if passage.system == FLOOR}
     ordered = sorted(passages, key=lambda p: (LOADS.index(p.load), SYSTEMS.index(p.system)))
     rows = []
     for p in ordered:
         faster = ratio(peer.get(p.load.split()[0], 0.0), p.p50_ms) if peer.get(p.load.split()[0]) else "-"
-        rows.append((p.system, p.load, f"{p.count:,}", number(p.p50_ms), number(p.p99_ms), faster))
+        above = ratio(p.p50_ms, floor[p.load]) if p.load in floor else "-"
+        rows.append((p.system, p.load, f"{p.count:,}", number(p.p50_ms), number(p.p99_ms), faster, above))
     return markdown(headers, rows)
 
 

@@ -15,6 +15,7 @@ class Retry:
 
     The pause after attempt n is interval_seconds * backoff_rate ** (n - 1), at most max_interval_seconds; with jitter a
     random part of it between one half and all, so that many callers of a service that fell over do not return in step.
+    In a pause longer than `park_after_seconds` the workflow leaves memory, and its attempts so far are recorded.
     `retry_on` is an exception class or a tuple of them: other errors are final at once.
     """
 

@@ -1,6 +1,7 @@
 """Checkpoints in the database: read for replay, looked up when an acknowledgement was lost.
 
-They are written in two places only: by the committer's flush, and by a user's transaction as its last statement.
+They are written in two places only: by the committer's flush, and by a user's transaction as its last statement. How
+the attempts of a call have failed is kept with its announcement, which is no answer.
 """
 
 from __future__ import annotations
@@ -48,6 +49,23 @@ async def recorded(connection: Connection, workflow_uuid: UUID, step: int) -> Re
     """The checkpoint of a step, if there is one."""
     row = await connection.fetchrow(SQL["recorded"], workflow_uuid, step)
     return None if row is None else Recorded(*row)
+
+
+async def keep_attempts(
+    connection: Connection,
+    incarnation: int,
+    workflow_uuid: UUID,
+    epoch: int,
+    call: int,
+    kind: int,
+    name: str,
+    attempts: bytes,
+) -> bool:
+    """Keeps how the attempts of a call have failed so far; False if the workflow is not this life's any more."""
+    kept = await connection.fetchval(
+        SQL["keep_attempts"], incarnation, workflow_uuid, epoch, call, kind, name, attempts
+    )
+    return kept is True
 
 
 async def prepare_checkpoint(connection: Connection) -> None:

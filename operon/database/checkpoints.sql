@@ -19,3 +19,6 @@ select (
     ),
     $2::integer, $11::smallint, convert_from($5::bytea, 'UTF8'), $6::bigint, $7::bytea, to_timestamp($8::float8),
     $9::text, $10::smallint
+
+-- name: keep_attempts
+select operon.keep_attempts($1, $2, $3, $4, $5, $6, $7)

@@ -145,7 +145,8 @@ class EmbeddedPostgres:
         with self._explained("look at"):
             home = self._home
             lock_file = postmaster.LockFile.read(home / "data")
-            if lock_file is None or not lock_file.ready:
+            # After a kill -9 a child that was just being started may hold the socket for a moment, and seem to answer.
+            if lock_file is None or not lock_file.ready or not postmaster.is_alive(lock_file.pid):
                 return None
             for folder in postmaster.socket_folders(home):
                 if postmaster.answers(folder, home):

@@ -31,7 +31,8 @@
         (
             select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step, w.name
             from operon.workflows w
-            where w.status = 0 and w.wake_at < operon.clock() + make_interval(secs => $4) and w.name = any ($2)
+            -- The time in a subquery, or it would be asked for each row, and none be found by the index.
+            where w.status = 0 and w.wake_at < (select operon.clock() + make_interval(secs => $4)) and w.name = any ($2)
                 and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
             order by w.wake_at -- as the index has them: of those that wait for room, the oldest first
         )

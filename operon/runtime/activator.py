@@ -26,7 +26,6 @@ from operon.runtime.callers import caller_of
 from operon.runtime.crowds import Places
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
 from operon.runtime.timers import Timer
-from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
 
 if TYPE_CHECKING:
@@ -267,14 +266,10 @@ class Activator:
     def _trying(self) -> bool:
         """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed.
 
-        One that waits for others may wait for another suspect, which then has to be tried.
+        One that waits for others, who may be suspects too, leaves memory for that (see `parking`).
         """
         actor = self._on_trial
-        if actor is None or actor.over:
-            return False
-        if actor.idle and actor.waits is not None and actor.waits.kinds != {WaitKind.TIME}:
-            return False
-        return actor.journal is None or not actor.journal.grown
+        return actor is not None and not actor.over and (actor.journal is None or not actor.journal.grown)
 
     async def _is_dead(self, workflow: Claimed) -> bool:
         """Ends a workflow that its process died of too often."""

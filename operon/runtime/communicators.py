@@ -1,4 +1,4 @@
-"""Runs a communicator: attempts, pauses between them, a limit for each.
+"""Runs a communicator: attempts, and a limit for each. The pauses between them are in `backoff`.
 
 Before every attempt the lease is looked at: a process that may have been declared dead starts no new effect. Between
 that look and the call it can still be paused, and nothing on this side can help it; the idempotency key is for that.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,13 +18,14 @@ from operon.contexts import Caller, CommunicatorContext
 from operon.database.lease import Lease
 from operon.errors import MaxRetriesExceeded, StepTimeout
 from operon.operations import Communicator
+from operon.runtime.backoff import Backoff
 from operon.telemetry.spans import attempt_failed
 
 
 class Attempts:
     """The attempts of one communicator step."""
 
-    __slots__ = ("_application", "_caller", "_key", "_lease", "_limiter", "_operation", "_rest", "_uuid", "made")
+    __slots__ = ("_application", "_backoff", "_caller", "_key", "_lease", "_limiter", "_operation", "_uuid", "made")
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class Attempts:
         step: int,
         caller: Caller,
         application: Any,
-        rest: Callable[[float], Awaitable[None]],
+        backoff: Backoff,
     ) -> None:
-        self._rest = rest  # between attempts
+        self._backoff = backoff
         self._operation = operation
         self._lease = lease
         self._limiter = limiter
@@ -52,6 +52,9 @@ class Attempts:
         """Its value; the only attempt's error without retries, MaxRetriesExceeded when all are used up."""
         retry = self._operation.retry
         errors: list[Exception] = []
+        if retry is not None and (attempted := self._backoff.recalled()) is not None:
+            self.made, errors = attempted.made, attempted.failures()
+            await self._backoff.rest_of(attempted, retry.max_attempts, errors)
         while True:
             self.made += 1
             try:
@@ -66,7 +69,8 @@ class Attempts:
                         f"{self._operation.name} failed {self.made} times, last with {type(error).__name__}: {error}",
                         errors=errors,
                     ) from error
-            await self._rest(retry.delay(self.made, random.random()))  # noqa: S311
+            pause = retry.delay(self.made, random.random())  # noqa: S311
+            await self._backoff.pause(pause, self.made, retry.max_attempts, errors)
 
     async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._lease.trusted:

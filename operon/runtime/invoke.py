@@ -26,6 +26,7 @@ from operon.failures import encode_error
 from operon.handles import WorkflowHandle
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import statements
+from operon.runtime.backoff import Backoff
 from operon.runtime.children import read_child, write_child
 from operon.runtime.communicators import Attempts
 from operon.runtime.correspondence import Correspondence
@@ -111,7 +112,7 @@ class StepInvoker(Correspondence, Relations):
             step.number,
             caller,
             incarnation.application,
-            actor.rest,
+            Backoff(incarnation, actor, journal, step),
         )
         started = clock()
         incarnation.effects += 1

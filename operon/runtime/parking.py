@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SWEEP_MAX = 1_000  # workflows that are parked in one turn of the loop
 SWEEP_SECONDS = 1.0
+SUSPICIOUS = 2  # crashes in a row: its process may die of it, or of somebody that it waits for
 PRESSURE = 0.5  # of max_live: with more than that in memory, whoever waits is parked at once, as under a full name
 
 
@@ -90,13 +91,19 @@ class Parker:
         incarnation = self._incarnation
         return self._after == 0 or len(incarnation.live) > self._room or incarnation.crowds.full(actor.operation.name)
 
+    def is_long(self, seconds: float) -> bool:
+        """Whether nothing is gained by keeping who waits for that long in memory."""
+        return seconds > self._after
+
     def _at_once(self, actor: WorkflowActor) -> bool:
-        """Whether it sleeps for so long that nothing is gained by keeping it."""
+        """Whether nothing is gained by keeping it: it sleeps for long, or may be blamed for what it only waits for."""
         waits = actor.waits
-        if waits is None or waits.kinds != {WaitKind.TIME}:
+        if waits is None:
             return False
+        if waits.kinds != {WaitKind.TIME}:
+            return actor.crashes_here >= SUSPICIOUS
         wake_at = waits.deadline
-        return wake_at is not None and wake_at - self._incarnation.clock.now() > self._after
+        return wake_at is not None and self.is_long(wake_at - self._incarnation.clock.now())
 
     def _sweep_soon(self) -> None:
         self._soon = None

@@ -351,17 +351,13 @@ class WorkflowActor:
         self.halt(Evicted("cancelled"))
 
     async def rest(self, seconds: float) -> None:
-        """A pause between attempts: it ends when the workflow is taken down, and a drain does not wait for it."""
+        """A pause in memory, between attempts: it ends when the workflow is taken down."""
         bell = Bell()
         self._resting = {*(self._resting or ()), bell}
         timer = self._incarnation.timers.at(self._incarnation.clock.now() + seconds, bell.ring)
-        self._incarnation.effect_ended()
         try:
             await bell.rung()
-            if self._incarnation.draining and self.journal is not None:
-                raise self.journal.evict(Evicted("the executor stops"))
         finally:
-            self._incarnation.effects += 1
             timer.cancel()
             self._resting.discard(bell)
 

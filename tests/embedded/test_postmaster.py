@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,23 @@ def test_committed_data_survives_the_death_of_the_server(folder: Path) -> None:
 
     assert again == dsn
     assert sql(again, "select answer from kept_over_a_crash") == 42
+
+
+def test_a_server_that_is_dead_is_not_taken_for_one_because_its_socket_still_answers(folder: Path) -> None:
+    dsn = start(folder)
+    kill(folder)
+    path = Path(dsn.partition("host=")[2].partition("&")[0]) / ".s.PGSQL.5432"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as held_by_a_child:
+        held_by_a_child.bind(str(path))
+        held_by_a_child.listen()
+
+        found = EmbeddedPostgres(folder).url()
+        again = start(folder)
+
+        assert found is None
+        assert again == dsn
+        assert sql(again, "select 1") == 1
 
 
 def test_a_stale_lock_file_with_the_number_of_another_program_does_not_stop_the_server(folder: Path) -> None:

@@ -218,4 +218,22 @@ async def test_who_takes_the_process_down_is_found_and_stopped_while_the_others_
         assert case.results() == {other.uuid for other in others}
 
 
+@pytest.mark.long
+async def test_who_waits_for_one_that_takes_the_process_down_is_not_to_blame(server: Server) -> None:
+    async with server.case("trusting", crash_budget=BUDGET) as case:
+        starts = [Start("trusting", uuid4(), ("t",))]
+        codes: list[int] = []
+
+        while not codes or codes[-1] != 0:
+            codes.append(await case.live(case.again(starts) if codes else starts))
+
+        rows = {row[0]: tuple(row)[1:] for row in await case.connection.fetch(STATES)}
+        parent = rows.pop(starts[0].uuid)
+        # Three times it looked like one of those who may have done it; then it leaves memory before the other is tried.
+        assert codes == [66] * (BUDGET + 1) + [0]
+        assert parent[0] == Status.SUCCESS.code
+        assert parent[1] <= 3
+        assert list(rows.values()) == [(Status.DEAD.code, BUDGET + 1)]
+
+
 STATES = "select workflow_uuid, status, crash_count from operon.workflows"

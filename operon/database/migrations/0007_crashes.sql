@@ -19,7 +19,12 @@ create function operon.was_awake(id uuid, wait_kind smallint, wake_at timestampt
 returns boolean language sql stable as $$
 select wait_kind is null or coalesce(wake_at <= moment, false)
     or exists (select from operon.notifications n where n.destination = id and n.woke and n.sent_at <= moment)
-    or exists (select from operon.waits x where x.waiter = id and x.due)
+    or exists (
+        select from operon.waits x
+        join operon.workflows t on t.workflow_uuid = x.target
+        left join operon.events e on e.workflow_uuid = x.target and e.key = x.key
+        where x.waiter = id and x.due and coalesce(e.set_at, t.updated_at) <= moment
+    )
 $$;
 
 -- Whether a workflow is not to be run beside another one like it: three times its process died, and it got nowhere.

@@ -335,3 +335,14 @@ async def deadly(ctx: operon.WorkflowContext, token: str) -> None:
     ctx.now()
     await ctx.execute("select 1")
     os._exit(66)
+
+
+@operon.workflow
+async def trusting(ctx: operon.WorkflowContext, token: str) -> str:
+    """Waits for a child that takes the process down."""
+    child = await deadly(ctx, token)
+    try:
+        await child.get_result()
+    except operon.WorkflowDeadError:
+        return "it is dead"
+    return "it lives"
