@@ -241,7 +241,7 @@ async def test_when_the_supervisor_of_a_name_is_killed_its_workflows_go_on_and_n
     await came(lambda: ward.inside == ROOM + len(others))
     untouched = {handle.workflow_uuid: runtime.executor.incarnation.live[handle.workflow_uuid] for handle in others}
 
-    kill("crowded")
+    await kill("crowded")
     await came(lambda: ward.inside == len(others))
     during = await crowded(runtime.context)
     await came(lambda: ward.inside == ROOM + len(others))
@@ -269,7 +269,7 @@ async def test_nothing_is_lost_or_done_twice_however_often_the_supervisor_of_a_n
 
     for part in range(1, 6):
         await until(runtime, "select count(*) >= $1 from ledger", part * lines // 6)
-        kill("books")
+        await kill("books")
 
     assert [await handle.get_result(timeout=120) for handle in handles] == [LINES] * len(handles)
     assert await runtime.fetchval("select count(*) from ledger") == lines
@@ -281,7 +281,7 @@ async def test_when_the_supervisor_of_all_names_is_killed_everything_goes_on(run
     others = [await steady(runtime.context) for _ in range(3)]
     await came(lambda: ward.inside == ROOM + len(others))
 
-    kill("workflows")
+    await kill("workflows")
     await came(lambda: not ward.inside)
     ward.gate.set()
 
@@ -327,10 +327,15 @@ def names_of(answer: Any) -> list[Any]:
     return children
 
 
-def kill(name: str) -> None:
-    """Ends the task of a supervisor, as nobody may."""
-    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == name]
+async def kill(name: str) -> None:
+    """Ends the task of a supervisor, as nobody may; one that is between two lives is waited for."""
+    await came(lambda: bool(tasks_of(name)))
+    (task,) = tasks_of(name)
     task.cancel()
+
+
+def tasks_of(name: str) -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == name]
 
 
 async def until(runtime: TestRuntime, question: str, *args: Any) -> None:
