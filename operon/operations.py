@@ -138,9 +138,17 @@ class Workflow(Operation[P, WorkflowHandle[R]], Generic[P, R]):
 
     kind = "workflow"
 
-    def __init__(self, fn: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], name: str | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[Concatenate[WorkflowContext, P], Awaitable[R]],
+        name: str | None = None,
+        max_live: int | None = None,
+    ) -> None:
         super().__init__(fn, name)
         require_async(self)
+        if max_live is not None and (type(max_live) is not int or max_live < 1):
+            raise CatalogError(f"{self.name}: max_live is {max_live!r}", hint="a whole number of 1 or more, or None")
+        self.max_live = max_live
 
 
 class Transaction(Operation[P, R], Generic[P, R]):
@@ -235,16 +243,22 @@ def not_invoking(operation: Described, ctx: object) -> InvocationError:
 def workflow(fn: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None
+    *, name: str | None = None, max_live: int | None = None
 ) -> Callable[[Callable[Concatenate[WorkflowContext, P], Awaitable[R]]], Workflow[P, R]]: ...
-def workflow(fn: Any = None, /, *, name: str | None = None) -> Any:
+def workflow(fn: Any = None, /, *, name: str | None = None, max_live: int | None = None) -> Any:
     """A function that always runs to completion; deterministic, it orchestrates the others.
 
     name: the recorded name, `__qualname__` by default. Keep it when the function is renamed.
+    max_live: how many workflows of this name are live (in memory, running) in one executor at a time; None for as many
+    as come. It is a bulkhead, not an error: what is started beyond it is recorded and waits, the oldest first, for
+    whichever executor has room. One that waits for messages, time or other workflows does not count for long: under a
+    full name it leaves memory at once, and comes back when there is room.
+
+    Raises CatalogError for a max_live that is no whole number of 1 or more.
     """
 
     def decorate(fn: Any) -> Workflow[..., Any]:
-        return Workflow(unwrap_static(fn), name)
+        return Workflow(unwrap_static(fn), name, max_live)
 
     return decorate if fn is None else decorate(fn)
 

@@ -170,6 +170,7 @@ def place_of(row: ExecutorRow, now: datetime) -> Place:
         live=None if said is None else said.live,
         max_live=None if said is None else said.max_live,
         names=None if said is None or said.names_omitted else frozenset(said.names),
+        full_names={} if said is None else dict(full_names(said.tree)),
         zombies=frozenset() if said is None else frozenset(zombies(said.tree)),
         died_at=row.died_at,
     )
@@ -198,6 +199,14 @@ def zombies(node: Node) -> Iterator[UUID]:
             except ValueError:
                 continue
         yield from zombies(child)
+
+
+def full_names(node: Node) -> Iterator[tuple[str, int]]:
+    """Names that have as many live workflows as they may."""
+    for child in node.children:
+        if child.running_allowed is not None and (child.running or 0) >= child.running_allowed:
+            yield child.name, child.running_allowed
+        yield from full_names(child)
 
 
 def actors_of(rows: Sequence[ExecutorRow]) -> dict[UUID, Told]:

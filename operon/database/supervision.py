@@ -74,6 +74,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     last_error: str | None = None
     mailbox_depth: int | None = None
     running: int | None = None
+    running_allowed: int | None = None  # of a name that has a limit
     restarting: int | None = None
     zombies: int | None = None
     children: tuple[Node, ...] = ()

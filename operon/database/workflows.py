@@ -171,6 +171,11 @@ async def crashed(
     return None if row is None else Crashes(*row)
 
 
+async def let_go(connection: Connection, incarnation: int, workflows: Iterable[UUID], wait_kind: int) -> None:
+    """Makes workflows of ours ready for whoever has room; those that are not ours, or have ended, stay as they are."""
+    await connection.execute(SQL["let_go"], incarnation, list(workflows), wait_kind)
+
+
 async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, error: bytes, reason: bytes) -> list[UUID]:
     """Stops a workflow for good; it stays visible and can be resumed. Gives parked ones of ours that waited for it.
 

@@ -28,11 +28,14 @@
         where x.due and w.status = 0 and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
-        select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step, w.name
-        from operon.workflows w
-        -- The time in a subquery, or it would be asked for each row, and none be found by the index.
-        where w.status = 0 and w.wake_at < (select operon.clock() + make_interval(secs => $4)) and w.name = any ($2)
-            and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+        (
+            select w.workflow_uuid, w.owner = $1, extract(epoch from w.wake_at)::float8, w.crash_count, w.crash_step, w.name
+            from operon.workflows w
+            -- The time in a subquery, or it would be asked for each row, and none be found by the index.
+            where w.status = 0 and w.wake_at < (select operon.clock() + make_interval(secs => $4)) and w.name = any ($2)
+                and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
+            order by w.wake_at -- as the index has them: of those that wait for room, the oldest first
+        )
     ) as c
     where c.mine or $5 or not operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step)
     limit $3
@@ -122,6 +125,22 @@ set crash_count = seen.before + 1, crash_step = seen.step, last_error = $3, upda
 from seen
 where w.workflow_uuid = $1 and w.owner = $2 and w.status = 0
 returning w.crash_count, w.crash_step, extract(epoch from w.wake_at)::float8
+
+-- name: let_go
+-- Workflows of ours that do not live here are ready for whoever has room, in the order in which they were started. What
+-- they waited for is there for their next life to look for.
+with ours as (
+    select w.workflow_uuid from operon.workflows w
+    where w.workflow_uuid = any ($2) and w.owner = $1 and w.status = 0
+    order by w.workflow_uuid for no key update
+), gone as (
+    delete from operon.waits x using ours where x.waiter = ours.workflow_uuid
+)
+update operon.workflows w
+set owner = null, wait_kind = $3, wait_what = 'its turn', wait_since = clock_timestamp(), wait_topics = null,
+    wake_at = least(w.wake_at, w.created_at)
+from ours
+where w.workflow_uuid = ours.workflow_uuid
 
 -- name: die
 -- Restart budget used up, or stopped for good: visible, and can be resumed. Gives those of ours that waited for it.

@@ -134,6 +134,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     live: int | None = None
     max_live: int | None = None
     names: frozenset[str] | None = None  # of the operations that it can run; None: not known, or not all of them
+    full_names: Mapping[str, int] = {}  # names with a limit of live workflows that is reached, and the limit
     zombies: frozenset[UUID] = frozenset()
     died_at: datetime | None = None
 

@@ -112,6 +112,10 @@ def unowned(subject: Subject, cluster: Cluster) -> Why | None:
         limit = able[0].max_live
         who = f"{able[0].name} is at its limit" if len(able) == 1 else f"all {len(able)} executors are at their limit"
         return Why("no_slot", f"Ready for {for_}: {who} of {limit:,} live workflows.", link="/operon/supervisor")
+    if all(place.full or subject.name in place.full_names for place in able):
+        limit = max(place.full_names.get(subject.name, 0) for place in able)
+        text = f"Ready for {for_}: `{subject.name}` is at its limit of {limit:,} live workflows in an executor."
+        return Why("no_slot", text, link=f"/operon/supervisor?name={subject.name}")
     if come:
         return Why("ready", "What it waited for has come; it is about to be brought back.")
     if subject.tried_alone:

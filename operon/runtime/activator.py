@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,17 +23,19 @@ from operon.database.connection import Connection, is_weather
 from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import caller_of
+from operon.runtime.crowds import Places
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
 from operon.runtime.timers import Timer
 from operon.runtime.workflow_actor import WorkflowActor
 
 if TYPE_CHECKING:
-    from operon.database.workflows import Claimed
+    from operon.database.workflows import Candidate, Claimed
     from operon.runtime.incarnation import Incarnation
 
 logger = masked_logger("operon.recovery")
 
 CLAIM_MAX = 1_000
+SPARE = 10  # candidates beyond those that there can be room for: who is just leaving is found, too
 ALONE = 2  # deaths of its process, after which a workflow is run beside no other suspect, so that the next was its own
 
 
@@ -46,6 +48,7 @@ class Activator:
         self._max_live = max_live
         self._rung = asyncio.Event()
         self._look_wanted = True
+        self._roomy: set[str] = set()  # names under which there may be room again for what was held back
         self._woken: dict[UUID, None] = {}  # parked workflows of ours to bring back, in order
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
@@ -62,7 +65,7 @@ class Activator:
     @property
     def busy(self) -> bool:
         """Whether it looks or is about to, or has workflows to bring back."""
-        return self._working or self._look_wanted or bool(self._woken)
+        return self._working or self._look_wanted or bool(self._woken) or bool(self._roomy)
 
     def wake(self, workflow_uuid: UUID) -> None:
         """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
@@ -91,8 +94,13 @@ class Activator:
 
     def freed(self) -> None:
         """There is room for one more."""
-        if self._woken:
+        if self._woken or self._roomy:
             self._rung.set()
+
+    def fill(self, name: str) -> None:
+        """There is room under a name, of which something was held back: look for that now."""
+        self._roomy.add(name)
+        self._rung.set()
 
     def _due(self, workflow_uuid: UUID) -> None:
         del self._expected[workflow_uuid]
@@ -145,10 +153,13 @@ class Activator:
             await self._bring_back(connection)
             if self._look_wanted:
                 self._look_wanted = False
-                while await self._look(connection):
+                while await self._look(connection, self._names, CLAIM_MAX):
                     pass
                 await self._bring_back(connection)
                 await self._poll(connection)
+            if self._roomy and self._room:
+                await self._fill(connection)
+                await self._bring_back(connection)
             await self._incarnation.suspensions.judge(connection)
 
     @property
@@ -165,25 +176,51 @@ class Activator:
             batch = dict.fromkeys(islice(self._woken, room))
             for workflow_uuid in batch:
                 del self._woken[workflow_uuid]
-            settled = [uuid for uuid in batch if uuid not in incarnation.unsettled]
             try:
-                loaded = await workflows.load(connection, incarnation.number, settled, self._names)
-                loaded = [workflow for workflow in loaded if incarnation.suspensions.admits(workflow)]
-                await self._activate(connection, loaded)
-                incarnation.parker.returned += len(loaded)
+                with Places(incarnation.crowds) as places:
+                    settled = list(filterfalse(self._is_between, batch))
+                    loaded = await workflows.load(connection, incarnation.number, settled, self._names)
+                    # Who is not admitted is found by a later look: what it waited for is in the database.
+                    admitted = [
+                        each for each in loaded if incarnation.suspensions.admits(each) and places.take(each.name)
+                    ]
+                    await self._activate(connection, admitted, places)
+                incarnation.parker.returned += len(admitted)
             except BaseException:
                 self._woken = {**batch, **self._woken}
                 raise
 
-    async def _look(self, connection: Connection) -> bool:
-        """Finds work, claims what is nobody's; True if there may be more."""
+    def _is_between(self, workflow_uuid: UUID) -> bool:
+        """Whether it is being recorded what becomes of a workflow that does not live: no next life before."""
         incarnation = self._incarnation
-        room = self._room
+        return workflow_uuid in incarnation.endings.unsettled or workflow_uuid in incarnation.spawner.held
+
+    async def _fill(self, connection: Connection) -> None:
+        """Looks for what was held back, of the names that have room again."""
+        crowds = self._incarnation.crowds
+        names, self._roomy = self._incarnation.suspensions.open(crowds.open(list(self._roomy))), set()
+        few = SPARE
+        for name in names:
+            allowed = crowds.by_name[name].allowed
+            few += CLAIM_MAX if allowed is None else 2 * allowed  # those that live are found, too
+        crowds.wanted.difference_update(names)  # the look says whether there is more
+        if names:
+            await self._look(connection, names, few)
+
+    async def _look(self, connection: Connection, names: list[str], most: int) -> bool:
+        """Finds work of these names, claims what is nobody's; True if there may be more."""
+        incarnation = self._incarnation
+        with Places(incarnation.crowds) as places:
+            return await self._look_for(connection, names, most, places)
+
+    async def _look_for(self, connection: Connection, names: list[str], most: int, places: Places) -> bool:
+        incarnation = self._incarnation
+        room = min(self._room, most)
         suspensions = incarnation.suspensions
         found = await workflows.candidates(
             connection,
             incarnation.number,
-            suspensions.open(self._names),
+            incarnation.crowds.open(suspensions.open(names)),
             max(room, 1),
             self._ahead_seconds,
             suspects=not self._trying,
@@ -193,33 +230,36 @@ class Activator:
         incarnation.timers.arm()
         if found.revoked:
             incarnation.committer.look()
-        orphans: list[UUID] = []
-        suspects: list[UUID] = []
+        orphans: list[Candidate] = []
+        suspects: list[Candidate] = []
         for candidate in await suspensions.let_through(connection, found, room=bool(room)):
             if candidate.wake_at is not None and candidate.wake_at > now:
                 if candidate.mine:
                     self.expect(candidate.workflow_uuid, candidate.wake_at)
             elif candidate.mine:
                 actor = incarnation.live.get(candidate.workflow_uuid)
-                if actor is None:
+                if actor is not None:
+                    if candidate.wake_at is None:
+                        actor.ring()
+                elif not self._is_between(candidate.workflow_uuid) and places.take(candidate.name):
                     self._woken[candidate.workflow_uuid] = None
                     incarnation.notifier.missed(candidate.wake_at is None)
-                elif candidate.wake_at is None:
-                    actor.ring()
-            elif candidate.workflow_uuid in incarnation.live or candidate.workflow_uuid in incarnation.unsettled:
+            elif candidate.workflow_uuid in incarnation.live or self._is_between(candidate.workflow_uuid):
                 continue  # cancelled and resumed, it may still be leaving
             else:
-                (suspects if candidate.suspect else orphans).append(candidate.workflow_uuid)
+                (suspects if candidate.suspect else orphans).append(candidate)
         orphans += suspects[:1]
-        if not room or not orphans:
+        placed = [candidate.workflow_uuid for candidate in orphans if places.take(candidate.name)] if room else []
+        if not placed:
             return False
-        claimed = await workflows.claim(connection, incarnation.number, orphans)
+        claimed = await workflows.claim(connection, incarnation.number, placed)
         for workflow in claimed:
             if workflow.crash_count > ALONE + 1:  # it was alone when its process died: nobody else was to blame
                 await suspensions.crashed(workflow.name, workflow.workflow_uuid)
-        await self._activate(connection, [workflow for workflow in claimed if not await self._is_dead(workflow)])
+        alive = [workflow for workflow in claimed if not await self._is_dead(workflow)]
+        await self._activate(connection, alive, places)
         if suspects:
-            self._on_trial = incarnation.live.get(suspects[0])
+            self._on_trial = incarnation.live.get(suspects[0].workflow_uuid)
         return len(found.candidates) >= room and bool(claimed)
 
     @property
@@ -234,13 +274,13 @@ class Activator:
     async def _is_dead(self, workflow: Claimed) -> bool:
         """Ends a workflow that its process died of too often."""
         incarnation = self._incarnation
-        if workflow.crash_count <= incarnation.crash_budget:
+        if workflow.crash_count <= incarnation.endings.crash_budget:
             return False
-        await incarnation.bury(workflow)
+        await incarnation.endings.bury(workflow)
         return True
 
-    async def _activate(self, connection: Connection, claimed: list[Claimed]) -> None:
-        """Brings workflows to life, with what they have recorded and what has come for them."""
+    async def _activate(self, connection: Connection, claimed: list[Claimed], places: Places) -> None:
+        """Brings workflows to life, with what they have recorded and what has come for them, in their places."""
         incarnation = self._incarnation
         claimed = [workflow for workflow in claimed if workflow.workflow_uuid not in incarnation.live]
         if not claimed:
@@ -259,6 +299,7 @@ class Activator:
         if asked:
             for (uuid, topic, _), messages in zip(asked, await notifications.oldest(connection, asked), strict=True):
                 boxes[uuid].found(topic, [Message(*message) for message in messages], boxes[uuid].rings)
+        places.give_back()
         for workflow in claimed:
             uuid = workflow.workflow_uuid
             if uuid in incarnation.live:

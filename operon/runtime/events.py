@@ -294,9 +294,9 @@ def number_of(path: Sequence[str]) -> int | None:
 
 def uuid_of(path: Sequence[str]) -> UUID | None:
     """The workflow that a path of the tree leads to."""
-    if len(path) < 4 or path[2] != "workflows":
+    if len(path) < 5 or path[2] != "workflows":
         return None
     try:
-        return UUID(path[3])
+        return UUID(path[4])
     except ValueError:
         return None

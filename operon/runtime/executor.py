@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from actors import ChildSpec, ChildStartFailed, Crashed, DynamicSupervisor, Intensity, NoSuchChild, Restart, Supervisor
+from actors import ChildSpec, ChildStartFailed, Crashed, Intensity, NoSuchChild, Restart, Supervisor
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.contexts import ApplicationContext, Caller, InitializerContext, StartOptions
@@ -32,6 +32,7 @@ from operon.database.routes import Routes, find_routes
 from operon.errors import DatabaseUnavailable, ExecutorStopped
 from operon.masking import masked_logger
 from operon.rows import Row
+from operon.runtime.crowds import Crowds
 from operon.runtime.entry import EntryInvoker
 from operon.runtime.events import EventLog, Kind
 from operon.runtime.incarnation import Incarnation
@@ -73,7 +74,7 @@ class Executor:
         self._look_ups: Pool | None = None
         self._results: Results | None = None
         self._incarnation: Incarnation | None = None
-        self.left_behind: list[DynamicSupervisor] = []  # of earlier incarnations, with workflows that did not stop
+        self.left_behind: list[Crowds] = []  # of earlier incarnations, with workflows that did not stop
         self._replacing: asyncio.Task[None] | None = None
         self._crashing: asyncio.Task[None] | None = None
         self._events: EventLog | None = None
@@ -244,7 +245,7 @@ class Executor:
         with contextlib.suppress(NoSuchChild):  # it may have given up by itself
             await self.tree.stop(f"executor-{incarnation.number}")
         await incarnation.close()
-        self.left_behind = [each for each in (*self.left_behind, incarnation.workflows) if each.zombies]
+        self.left_behind = [each for each in (*self.left_behind, incarnation.crowds) if any(each.stuck)]
         if self._look_ups is not None:  # also when nobody else said so: what it left is ready for anybody
             await self._look_ups.ask(lambda connection: executors.leave(connection, incarnation.number))
         failures = 0

@@ -6,7 +6,7 @@ executor's.
 
     executor-N        one_for_one; when it gives up, the incarnation ends as if it had been declared dead
     |- committer      the only code that writes outside user transactions; never restarted: its failure is the end
-    |- workflows      the live actors; the next life of one that crashed begins from its row
+    |- workflows      the live actors, a supervisor for each name; a next life begins from its row
     |- notifier       the listening connection
     |- activator      claims what nobody runs, brings back what is parked
     |- parker         takes out of memory what only waits
@@ -18,55 +18,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import anyio
 
-from actors import ChildSpec, Crashed, DynamicSupervisor, Exit, Restart, Supervisor, SupervisorState
+from actors import ChildSpec, Crashed, Exit, Supervisor, SupervisorNotRunning, SupervisorState
 from operon.catalog import Catalog
 from operon.config import Settings
 from operon.database import executors, workflows
 from operon.database.batch import Batch
-from operon.database.connection import is_conflict
 from operon.database.lease import Lease
 from operon.database.mail import Delivery
 from operon.database.notifier import EVERYBODY, Notifier, channel
 from operon.database.pool import Pool
 from operon.database.routes import Routes
 from operon.database.uuid7 import uuid7
-from operon.database.workflows import Claimed
 from operon.database.writer import Writer
-from operon.errors import (
-    ExecutorFull,
-    ExecutorStopped,
-    Fenced,
-    OperonError,
-    StopActor,
-    WorkflowCancelledError,
-    WorkflowDeadError,
-)
-from operon.explain.words import some
-from operon.failures import encode_error
+from operon.errors import ExecutorFull, ExecutorStopped, Fenced
 from operon.masking import masked_logger
 from operon.runtime.activator import Activator
 from operon.runtime.clock import Clock
 from operon.runtime.committer import Committer
+from operon.runtime.crowds import WORKFLOWS, Crowds
+from operon.runtime.endings import Endings
 from operon.runtime.events import Kind, Record
 from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
-from operon.runtime.outcome import Ended
 from operon.runtime.parking import Parker
-from operon.runtime.poison import set_aside
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.suspensions import Suspensions
 from operon.runtime.timers import Timers
 from operon.runtime.transactions import TransactionRunner
-from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
 from operon.status import Status
 from operon.telemetry.metrics import Gauges
@@ -76,8 +62,6 @@ logger = masked_logger("operon.executor")
 
 THREADS = 64  # synchronous communicators at a time
 PINGS_APART = 2.5  # heartbeats, 5 s by default: who wants fewer heartbeats wants fewer pings
-LONGEST_PAUSE = 300.0  # seconds, of a workflow that crashes again and again; the first one is up to a second
-CHILDREN_MAX = 1_000_000  # live workflows, children of workflows among them; starts from outside end at max_live
 
 
 class Incarnation:
@@ -113,13 +97,10 @@ class Incarnation:
         self.jitter: Callable[[], float] = random.random
         self.threads = anyio.CapacityLimiter(THREADS)
         self._settings = settings
-        self.crash_budget = settings.crash_budget
         self._on_fenced = on_fenced
         self._record = record
         self._fenced = False
-        self._dying: set[asyncio.Task[None]] = set()
-        self.unsettled: set[UUID] = set()  # workflows the end of whose last life is being recorded: no next one yet
-        self._pausing: set[UUID] = set()  # workflows that crashed here and are to be run again
+        self.endings = Endings(self, settings.crash_budget, settings.max_deliveries)
         own, listening = routes.own, routes.listening
         self.lease = Lease(
             own.url,
@@ -161,13 +142,7 @@ class Incarnation:
         self.clock.sample(now)
         self.timers = Timers(self.clock)
         self.listeners: dict[UUID, set[int]] = {}  # executors that want to be told of a workflow
-        self.workflows = DynamicSupervisor(
-            "workflows",
-            restart=Restart.TEMPORARY,  # the next life of a workflow begins from its row, here or elsewhere
-            on_intensity=lambda _: None,  # many crashes suspend their name (see suspensions), and kill nobody
-            children_max=CHILDREN_MAX,
-            stopped_by=(StopActor,),
-        )
+        self.crowds = Crowds(self, catalog.operations.values())
 
     def tree(self) -> Supervisor:
         """The supervisor of the parts, not yet started."""
@@ -175,7 +150,7 @@ class Incarnation:
             f"executor-{self.number}",
             children=[
                 ChildSpec.task("committer", self.committer.run),
-                ChildSpec.nested(self.workflows),
+                ChildSpec.nested(self.crowds),
                 ChildSpec.task("notifier", self.notifier.run, start_timeout=None),
                 ChildSpec.task("activator", self.activator.run),
                 ChildSpec.task("parker", self.parker.run),
@@ -188,16 +163,16 @@ class Incarnation:
         path = ("operon", f"executor-{self.number}", *below)
         self._record(kind, text, path=path, executor=self.number, workflow_uuid=workflow_uuid, data=data or None)
 
-    def record_of(self, workflow_uuid: UUID, kind: Kind, text: str) -> None:
+    def record_of(self, workflow_uuid: UUID, name: str, kind: Kind, text: str) -> None:
         """Tells operators of an event of a workflow."""
-        self.record(kind, text, "workflows", str(workflow_uuid), workflow_uuid=workflow_uuid)
+        self.record(kind, text, WORKFLOWS, name, str(workflow_uuid), workflow_uuid=workflow_uuid)
 
     # ------------------------------------------------------------------ actors
 
     def admit(self) -> None:
         """Refuses a start while this incarnation ends: Fenced if another follows, ExecutorStopped if none does."""
         self.admit_message()
-        if self.workflows.state is SupervisorState.NEW:
+        if self.crowds.state is SupervisorState.NEW:
             raise Fenced(f"executor {self.number} has only just been registered")  # as if to the one before it
         if len(self.live) >= self._settings.max_live:
             raise ExecutorFull(
@@ -219,14 +194,20 @@ class Incarnation:
         return None if timeout is None else self.clock.now() + timeout
 
     def spawn(self, actor: WorkflowActor) -> None:
-        """Brings a workflow to life."""
-        self.live[actor.workflow_uuid] = actor
-        run = actor.told if self.telemetry.on else actor.run
-        self.workflows.spawn(str(actor.workflow_uuid), run, on_exit=actor.exited)
-        self.results.ring(actor.workflow_uuid)
-        if self._pausing and (uuid := actor.workflow_uuid) in self._pausing:
-            self._pausing.discard(uuid)
-            self.record_of(uuid, Kind.RESTARTED, f"{actor.operation.name} {uuid} is run again")
+        """Brings a workflow to life; if the supervisor of its name is down, whoever has room does."""
+        uuid, name = actor.workflow_uuid, actor.operation.name
+        self.live[uuid] = actor
+        try:
+            run = actor.told if self.telemetry.on else actor.run
+            self.crowds.by_name[name].spawn(str(uuid), run, on_exit=actor.exited)
+        except SupervisorNotRunning:
+            del self.live[uuid]
+            actor.end(None)
+            self.endings.let_go((uuid,), (name,), ring=True)
+            return
+        self.results.ring(uuid)
+        if self.endings.pausing:
+            self.endings.lives_again(actor)
 
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
         """The last life of an actor is over: it finished, was stopped, or crashed."""
@@ -234,86 +215,19 @@ class Incarnation:
             del self.live[actor.workflow_uuid]
         if isinstance(exit, Crashed):
             self.suspensions.fell(actor)
-            if not self._fenced and not self.draining:
-                stored = encode_error(exit.error)
-                traceback.clear_frames(exit.error.__traceback__)  # what filled the memory is in them
-                self._settle(actor, self._crashed(actor, exit.error, stored))
+            if not self.ends:
+                self.endings.crashed(actor, exit.error)
         if actor.ended is None:
             actor.end(None)
+        elif self.listeners:
+            self.tell(None, actor.workflow_uuid, forget=True)  # who has asked while its end was becoming durable
         if actor.rung:  # it was just leaving memory when somebody rang
             self.activator.wake(actor.workflow_uuid)
         if self.suspensions.canaries or (actor.ended is not None and actor.ended.status is Status.CANCELLED):
             self.activator.ring()  # a canary may have passed; what was cancelled may have been resumed meanwhile
         self.activator.freed()
-
-    def _settle(self, actor: WorkflowActor, recording: Coroutine[Any, Any, None]) -> None:
-        """Records what became of a life. Until that is done, its row says what it said before."""
-        self.unsettled.add(actor.workflow_uuid)
-        self._dying.add(task := asyncio.get_running_loop().create_task(recording))
-        task.add_done_callback(self._dying.discard)
-
-    async def _crashed(self, actor: WorkflowActor, error: BaseException, stored: bytes) -> None:
-        """An actor crashed: its workflow pauses and is run again, unless its budget is used up."""
-        uuid = actor.workflow_uuid
-        try:
-            await self.committer.drained()  # what was recorded in this life is progress
-            crashes = await self.look_ups.ask(
-                lambda c: workflows.crashed(c, self.number, uuid, stored, WaitKind.CRASH, self.jitter(), LONGEST_PAUSE)
-            )
-            self.unsettled.discard(uuid)
-            if crashes is None:
-                return
-            await self.suspensions.crashed(actor.operation.name, uuid)
-            if crashes.in_a_row > self.crash_budget:
-                await self.die(actor, too_often(actor.operation.name, uuid, crashes.in_a_row, crashes.step, error))
-            else:
-                self._pausing.add(uuid)
-                self.activator.expect(uuid, crashes.wake_at)
-                seconds = max(0.0, crashes.wake_at - self.clock.now())
-                crashed = f"{actor.operation.name} {uuid} crashed {some(crashes.in_a_row, 'time')} in a row"
-                self.record_of(uuid, Kind.BACKED_OFF, f"{crashed}, and pauses {seconds:.1f} s")
-        except Exception:
-            logger.exception("a crash could not be recorded; this executor starts again")
-            self.fence()
-
-    def deliveries(self, of_topic: int | None) -> int:
-        """After how many crashes in a row at one message it is set aside, before the workflow itself is given up."""
-        return min(of_topic or self._settings.max_deliveries, max(1, self.crash_budget))
-
-    def set_aside(self, actor: WorkflowActor, step: int, topic: str | None, body: bytes) -> None:
-        """Makes a dead letter of a message at which a workflow crashed too often. Its life is over."""
-        self._settle(actor, set_aside(self, actor, step, topic, body))
-
-    async def die(self, actor: WorkflowActor, error: OperonError) -> None:
-        """Stops a workflow for good: it cannot go on with this code. Nothing recorded is lost."""
-        actor.end(Ended(actor.operation.name, Status.DEAD, None, await self._end_as_dead(actor.workflow_uuid, error)))
-
-    async def bury(self, workflow: Claimed) -> None:
-        """Stops a workflow for good that its process died of, again and again."""
-        blame = "each time its process died, or stood still"
-        count, step = workflow.crash_count, workflow.crash_step
-        await self._end_as_dead(
-            workflow.workflow_uuid, too_often(workflow.name, workflow.workflow_uuid, count, step, blame)
-        )
-        self.results.ring(workflow.workflow_uuid)
-
-    async def _end_as_dead(self, workflow_uuid: UUID, error: OperonError) -> bytes:
-        stored = encode_error(error)
-        reason = encode_error(WorkflowCancelledError(f"cancelled, because its parent {workflow_uuid} is dead"))
-        while True:
-            try:
-                waiters = await self.look_ups.ask(
-                    lambda c: workflows.die(c, self.number, workflow_uuid, stored, reason)
-                )
-                break
-            except Exception as conflict:
-                if not is_conflict(conflict):  # with a flush of a child's executor: one of the two goes first
-                    raise
-        for waiter in waiters:
-            self.activator.wake(waiter)
-        logger.error("%s", error)
-        self.record_of(workflow_uuid, Kind.DIED, error.message)
-        return stored
+        if self.crowds.wanted:
+            self.crowds.freed(actor.operation.name)
 
     # ------------------------------------------------------------------ time and rest, for tests
 
@@ -330,6 +244,7 @@ class Incarnation:
             not self._fenced
             and self.committer.idle
             and not self.activator.busy
+            and not self.endings.busy
             and not self.transactions.busy
             and all(actor.resting for actor in self.live.values())
         )
@@ -348,6 +263,8 @@ class Incarnation:
         """A batch is durable that has something for somebody else: hands it over in memory."""
         for waiter in batch.woken:
             self.activator.wake(waiter)
+        if batch.parked:
+            self.spawner.recorded(batch)
         for park in batch.parked:
             if not (batch.failed and park.workflow_uuid in batch.failed):
                 self.parker.answered(park)
@@ -428,6 +345,11 @@ class Incarnation:
 
     # ------------------------------------------------------------------ the end
 
+    @property
+    def ends(self) -> bool:
+        """Whether it was declared dead or drains: others see to what is left."""
+        return self._fenced or self.draining
+
     def fence(self) -> None:
         """Somebody declared this incarnation dead: nothing of it counts any more."""
         if not self._fenced:
@@ -455,7 +377,7 @@ class Incarnation:
     async def evict(self) -> None:
         """Stops every actor; what they have recorded is all there is to them."""
         self.committer.seal()
-        await self.workflows.stop_all()
+        await self.crowds.stop_all()
 
     async def leave(self) -> None:
         """Makes durable what was recorded, then releases everything that is unfinished to the others, at once."""
@@ -491,14 +413,3 @@ class Incarnation:
 def bell_of(listener: int, workflow_uuid: UUID) -> str:
     """The notification that tells another executor to look at a workflow."""
     return f"{channel(listener)} done:{workflow_uuid}"
-
-
-def too_often(name: str, workflow_uuid: UUID, count: int, step: int, error: BaseException | str) -> WorkflowDeadError:
-    """What a workflow ends with whose budget is used up."""
-    last = error if isinstance(error, str) else f"the last time with {type(error).__name__}: {error}"
-    dead = WorkflowDeadError(
-        f"{name!r} {workflow_uuid} crashed {count} times in a row before step {step} was recorded, {last}",
-        hint="fix the cause, then resume it",
-    )
-    dead.__cause__ = None if isinstance(error, str) else error
-    return dead

@@ -284,7 +284,8 @@ def node_json(node: Node, depth: int | None) -> dict[str, Any]:
             "allowed": node.restarts_allowed,
             "window_seconds": node.window_seconds,
         }
-    if node.kind == "supervisor":
+        if node.running_allowed is not None:
+            fields["allowed"] = node.running_allowed
         fields |= {
             "strategy": node.strategy,
             "restarting": node.restarting,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SWEEP_MAX = 1_000  # workflows that are parked in one turn of the loop
 SWEEP_SECONDS = 1.0
 SUSPICIOUS = 2  # crashes in a row: its process may die of it, or of somebody that it waits for
-PRESSURE = 0.5  # of max_live: with more than that in memory, whoever waits is parked at once
+PRESSURE = 0.5  # of max_live: with more than that in memory, whoever waits is parked at once, as under a full name
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ class Parker:
             return
         if actor not in self._waiting:
             self._waiting[actor] = asyncio.get_running_loop().time()
-        if self._soon is None and actor not in self._refused and (self._at_once(actor) or self._pressed):
+        if self._soon is None and actor not in self._refused and (self._at_once(actor) or self._pressed(actor)):
             # Two turns later: then the workflow has called whatever else it calls now.
             loop = asyncio.get_running_loop()
             self._soon = loop.call_soon(lambda: setattr(self, "_soon", loop.call_soon(self._sweep_soon)))
 
-    @property
-    def _pressed(self) -> bool:
-        return self._after == 0 or len(self._incarnation.live) > self._room
+    def _pressed(self, actor: WorkflowActor) -> bool:
+        incarnation = self._incarnation
+        return self._after == 0 or len(incarnation.live) > self._room or incarnation.crowds.full(actor.operation.name)
 
     def is_long(self, seconds: float) -> bool:
         """Whether nothing is gained by keeping who waits for that long in memory."""
@@ -111,10 +111,9 @@ class Parker:
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
-        pressed = self._pressed
         done = 0
         for actor, since in list(islice(self._waiting.items(), 2 * SWEEP_MAX)):
-            late = pressed or now - since >= self._after
+            late = now - since >= self._after or self._pressed(actor)
             if actor in self._refused or (not late and not self._at_once(actor)):
                 continue
             if actor.idle:

@@ -47,10 +47,10 @@ def refuse_poison(
     topic = topics.get(name)
     if not isinstance(topic, Topic) or topic.on_poison == "stop":
         return
-    if not journal.ends_with(recorded) or actor.crashes_here < incarnation.deliveries(topic.max_deliveries):
+    if not journal.ends_with(recorded) or actor.crashes_here < incarnation.endings.deliveries(topic.max_deliveries):
         return
     actor.halt(Evicted("a message is set aside"))
-    incarnation.set_aside(actor, recorded.step, name, body)
+    incarnation.endings.set_aside(actor, recorded.step, name, body)
     if journal.halted is not None:
         raise journal.halted
 
@@ -74,13 +74,13 @@ async def _set_aside(incarnation: Incarnation, actor: WorkflowActor, step: int, 
             connection, incarnation.number, uuid, actor.epoch, step, topic, body, times, detail, WaitKind.CRASH
         )
     )
-    incarnation.unsettled.discard(uuid)
+    incarnation.endings.unsettled.discard(uuid)
     if done is not None:
         incarnation.activator.wake(uuid)
     if done:
         under = "without a topic" if topic is None else f"under {topic!r}"
         text = f"{name} {uuid} crashed {times} times at a message {under}, which is a dead letter now"
-        incarnation.record_of(uuid, Kind.SET_ASIDE, text)
+        incarnation.record_of(uuid, name, Kind.SET_ASIDE, text)
 
 
 def cause(stored: bytes | None) -> str:

@@ -10,18 +10,18 @@ import heapq
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 
-from actors import ChildSnapshot, ChildState, NoSuchChild, SupervisorSnapshot
+from actors import ChildSnapshot, ChildState, SupervisorSnapshot
 from operon.database.supervision import Commits, Listener, LiveActor, Node, Said
 from operon.database.suspensions import WINDOW_SECONDS
 from operon.masking import masked
+from operon.runtime.crowds import WORKFLOWS
 from operon.runtime.doing import doing_of
 
 if TYPE_CHECKING:
@@ -91,49 +91,29 @@ def encoded(said: Said) -> bytes:
 
 
 def tree_of(executor: Executor) -> Node:
-    """The supervision tree of this process. Of the workflows it has those in trouble; the others are `LiveActor`s."""
+    """The supervision tree of this process. Of names and workflows it has those in trouble, and counts the others."""
     incarnation = executor.incarnation
-    now = incarnation.clock.now()
-    below = (*names_of(incarnation, TROUBLED_MAX), *islice(zombies_of(executor, now), TROUBLED_MAX))
-    return node_of(executor.tree.snapshot(limit=TROUBLED_MAX), now, below)
+    root = node_of(executor.tree.snapshot(limit=TROUBLED_MAX), incarnation)
+    left_behind = tuple(islice(zombies_of(executor, incarnation.clock.now()), TROUBLED_MAX))
+    return msgspec.structs.replace(root, children=(*root.children, *left_behind)) if left_behind else root
 
 
 def zombies_of(executor: Executor, now: float) -> Iterator[Node]:
     """Workflows of earlier incarnations that did not stop when they were fenced. Nothing that they do counts."""
-    for workflows in executor.left_behind:
-        for child in workflows.zombies:
-            yield Node(child.name, ChildState.ZOMBIE, since=round(now - (workflows.clock.now() - child.started_at), 3))
+    for crowds in executor.left_behind:
+        for child in crowds.stuck:
+            yield Node(child.name, ChildState.ZOMBIE, since=round(now - (crowds.clock.now() - child.started_at), 3))
 
 
-def names_of(incarnation: Incarnation, limit: int) -> Iterable[Node]:
-    """The names that workflows live under, each with its bulkhead: suspended ones first, then those with most crashes.
-
-    Counting 20,000 takes two milliseconds; counted at each start and end they would cost more.
-    """
-    suspensions = incarnation.suspensions
-    running = Counter(actor.operation.name for actor in incarnation.live.values())
-    names = dict.fromkeys((*suspensions.until, *suspensions.crashing, *running))
-
-    def trouble(name: str) -> tuple[bool, int, int]:
-        return name in suspensions.until, suspensions.crashes(name), running[name]
-
-    for name in heapq.nlargest(limit, names, key=trouble):
-        yield Node(
-            name=name,
-            kind="name",
-            state=DEGRADED if name in suspensions.until else ChildState.RUNNING,
-            running=running[name],
-            restarts_used=suspensions.crashes(name),
-            restarts_allowed=suspensions.many or None,
-            window_seconds=WINDOW_SECONDS,
-            backoff_until=suspensions.until.get(name),
-        )
-
-
-def node_of(tree: SupervisorSnapshot, now: float, names: tuple[Node, ...], child: ChildSnapshot | None = None) -> Node:
-    """A supervisor, and as whose child it runs; that of the workflows also has the names of what it runs."""
-    shown = [each for each in tree.children if not tree.dynamic or each.state != ChildState.RUNNING]
-    return Node(
+def node_of(tree: SupervisorSnapshot, incarnation: Incarnation, child: ChildSnapshot | None = None) -> Node:
+    """A supervisor, and as whose child it runs. That of all workflows has the names in trouble, then the largest."""
+    now = incarnation.clock.now()
+    shown: Sequence[ChildSnapshot] = tree.children
+    if tree.dynamic:
+        shown = [each for each in tree.children if each.state != ChildState.RUNNING]
+    elif tree.name == WORKFLOWS:
+        shown = heapq.nlargest(TROUBLED_MAX, tree.children, key=lambda each: trouble(each, incarnation))
+    node = Node(
         name=tree.name,
         kind="supervisor",
         state=tree.state,
@@ -150,14 +130,39 @@ def node_of(tree: SupervisorSnapshot, now: float, names: tuple[Node, ...], child
         running=tree.running,
         restarting=tree.restarting,
         zombies=tree.zombies,
-        children=(*(names if tree.dynamic else ()), *(child_of(each, now, names) for each in shown)),
+        children=tuple(child_of(each, incarnation) for each in shown),
         omitted=tree.omitted + len(tree.children) - len(shown),
+    )
+    return name_of(node, incarnation) if tree.dynamic else node
+
+
+def name_of(node: Node, incarnation: Incarnation) -> Node:
+    """The supervisor of a name, with its bulkhead: the crashes that suspend it, anywhere, and its limit here."""
+    suspensions = incarnation.suspensions
+    suspended = node.name in suspensions.until
+    return msgspec.structs.replace(
+        node,
+        kind="name",
+        state=DEGRADED if suspended else node.state,
+        restarts_used=suspensions.crashes(node.name),
+        restarts_allowed=suspensions.many or None,
+        window_seconds=WINDOW_SECONDS,
+        backoff_until=suspensions.until[node.name] if suspended else node.backoff_until,
+        running_allowed=incarnation.crowds.by_name[node.name].allowed,
     )
 
 
-def child_of(child: ChildSnapshot, now: float, names: tuple[Node, ...]) -> Node:
+def trouble(name: ChildSnapshot, incarnation: Incarnation) -> tuple[bool, bool, int, bool, int]:
+    """What is shown first."""
+    suspensions, crowd = incarnation.suspensions, incarnation.crowds.by_name[name.name]
+    down = name.state != ChildState.RUNNING
+    return name.name in suspensions.until, down, suspensions.crashes(name.name), crowd.full, len(crowd)
+
+
+def child_of(child: ChildSnapshot, incarnation: Incarnation) -> Node:
+    now = incarnation.clock.now()
     if child.tree is not None:
-        return node_of(child.tree, now, names, child)
+        return node_of(child.tree, incarnation, child)
     return Node(
         name=child.name,
         state=child.state,
@@ -177,8 +182,8 @@ def child_of(child: ChildSnapshot, now: float, names: tuple[Node, ...]) -> Node:
 def worst_actors(incarnation: Incarnation, limit: int) -> list[LiveActor]:
     """Those in trouble first, then those that wait, the longest first, then any."""
     chosen: dict[UUID, WorkflowActor] = {}
-    for child in incarnation.workflows.snapshot(limit=limit).children:
-        if child.state != ChildState.RUNNING and (actor := incarnation.live.get(UUID(child.name))) is not None:
+    for child in incarnation.crowds.stuck:
+        if (actor := incarnation.live.get(UUID(child.name))) is not None:
             chosen[actor.workflow_uuid] = actor
     for actor in islice(incarnation.parker.each_waiting(), limit):
         chosen[actor.workflow_uuid] = actor
@@ -202,12 +207,11 @@ def actor_of(incarnation: Incarnation, actor: WorkflowActor, *, closely: bool = 
     now = incarnation.clock.now()
     wait = None if actor.waits is None else actor.waits.oldest
     state, restarts, backoff_until, last_error, task = "running", 0, None, None, None
-    try:
-        described = incarnation.workflows.child(str(actor.workflow_uuid))
-    except NoSuchChild:
+    life = incarnation.crowds.life_of(actor)
+    if life is None:
         state = "ending"
     else:
-        child, task = described.describe(incarnation.workflows.clock.now()), described.task
+        child, task = life.describe(incarnation.crowds.clock.now()), life.task
         restarts, last_error = child.restarts, short(child.last_error)
         backoff_until = later(child.restart_in_seconds, now)
         state = child.state

@@ -22,6 +22,7 @@ from operon.handles import WorkflowHandle
 from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import traced
+from operon.runtime.crowds import Places
 from operon.runtime.journal import clock
 from operon.runtime.results import Results
 from operon.runtime.waits import WaitKind
@@ -45,6 +46,8 @@ class Spawner:
         self._incarnation = incarnation
         self.telemetry = incarnation.telemetry
         self._starting: dict[UUID, asyncio.Task[bool]] = {}
+        self.held: dict[UUID, str] = {}  # starts that have to wait and are being recorded, and their names
+        self._news = False  # whether some of those are the first of their name
 
     async def start(
         self,
@@ -68,9 +71,8 @@ class Spawner:
         if chosen is not None:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         uuid = fresh or incarnation.new_uuid()
-        if incarnation.suspensions.holds(operation.name):
-            batch = self._record(operation, caller, uuid, inputs, deadline)
-            await batch.durable(uuid)
+        if self._has_to_wait(operation.name):
+            await self._hold(operation, caller, uuid, inputs, deadline).durable(uuid)
             return WorkflowHandle(self.results, uuid)
         actor = WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         actor.arguments = (args, kwargs)
@@ -97,8 +99,8 @@ class Spawner:
             return
         if self.telemetry.tracer is not None:
             caller = traced(caller, self.telemetry, operation.name)
-        if self._incarnation.suspensions.holds(operation.name):
-            self._record(operation, caller, uuid, inputs, deadline, parent)
+        if self._has_to_wait(operation.name):
+            self._hold(operation, caller, uuid, inputs, deadline, parent)
             return
         actor = WorkflowActor(self._incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         self._incarnation.spawn(actor)
@@ -106,7 +108,11 @@ class Spawner:
         actor.begun = (batch, len(batch.s_uuid) - 1)
         actor.gate = batch
 
-    def _record(
+    def _has_to_wait(self, name: str) -> bool:
+        """Whether what is started under a name is only recorded: it is suspended, or there is no room."""
+        return self._incarnation.suspensions.holds(name) or self._incarnation.crowds.closed(name)
+
+    def _hold(
         self,
         operation: Operation[..., Any],
         caller: Caller,
@@ -117,12 +123,25 @@ class Spawner:
         *,
         keyed: bool = False,
     ) -> Batch:
-        """Records a start whose name is suspended. It begins as a parked one that is woken at once, by any executor."""
+        """Records a start that has to wait. It begins as a parked one that is woken at once, by any executor."""
         committer, now = self._incarnation.committer, self._incarnation.clock.now()
         batch = committer.start(uuid, operation.name, inputs, caller, parent, keyed=keyed, deadline=deadline)
-        batch.begin_parked(len(batch.s_uuid) - 1, Park(uuid, WaitKind.TIME, "its name to go on", (), now, ()))
-        self._incarnation.parker.parked += 1
+        batch.begin_parked(len(batch.s_uuid) - 1, Park(uuid, WaitKind.TIME, "its turn", (), now, ()))
+        self.held[uuid] = operation.name
+        crowds = self._incarnation.crowds
+        if crowds.closed(operation.name) and operation.name not in crowds.wanted:
+            crowds.wanted.add(operation.name)
+            self._news = True
         return batch
+
+    def recorded(self, batch: Batch) -> None:
+        """Starts of this batch that have to wait are durable: whoever has room takes them."""
+        failed, taken = batch.failed or (), batch.taken
+        held = {uuid: self.held.pop(uuid) for park in batch.parked if (uuid := park.workflow_uuid) in self.held}
+        ours = [uuid for uuid in held if uuid not in failed and uuid not in taken]
+        if ours:
+            ring, self._news = self._news, False
+            self._incarnation.endings.let_go(ours, set(held.values()), ring=ring)
 
     def new_uuid(self) -> UUID:
         """One for a workflow whose UUID nobody chose."""
@@ -189,10 +208,17 @@ class Spawner:
         self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None
     ) -> bool:
         """Makes the start durable and spawns the actor; False when the UUID is taken."""
-        incarnation = self._incarnation
-        if incarnation.suspensions.holds(operation.name):
-            await self._record(operation, caller, uuid, inputs, deadline, keyed=True).durable(uuid)
+        if self._has_to_wait(operation.name):
+            await self._hold(operation, caller, uuid, inputs, deadline, keyed=True).durable(uuid)
             return False
+        with Places(self._incarnation.crowds) as places:
+            places.take(operation.name)
+            return await self._begin_in_place(operation, caller, uuid, inputs, deadline)
+
+    async def _begin_in_place(
+        self, operation: Operation[..., Any], caller: Caller, uuid: UUID, inputs: bytes, deadline: float | None
+    ) -> bool:
+        incarnation = self._incarnation
         batch = incarnation.committer.start(uuid, operation.name, inputs, caller, keyed=True, deadline=deadline)
         await batch.durable(uuid)
         if uuid in batch.taken:
@@ -201,7 +227,7 @@ class Spawner:
             # What was claimed, or has lived and left memory, is ours too, and is brought to life with its history.
             if row is None or row.owner != incarnation.number or row.epoch != 1 or row.status != 0 or row.lived:
                 return False
-            if uuid in incarnation.live:
+            if uuid in incarnation.live or uuid in incarnation.endings.unsettled:
                 return False
         incarnation.spawn(WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline))
         return True

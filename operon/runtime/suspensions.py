@@ -152,7 +152,7 @@ class Suspensions:
                 del self.canaries[name]
 
     def _record(self, kind: Kind, name: str, text: str, **data: Any) -> None:
-        self._incarnation.record(kind, text, "workflows", name=name, **data)
+        self._incarnation.record(kind, text, "workflows", name, name=name, **data)
 
     def __repr__(self) -> str:
         return f"<Suspensions: {', '.join(self.until) or 'none'}>"

@@ -144,7 +144,7 @@ class WorkflowActor:
             if status != CANCELLED:
                 journal.finished()
             if journal.stopped is not None:
-                await incarnation.die(self, journal.stopped)
+                await incarnation.endings.die(self, journal.stopped)
                 return
             if journal.parked:
                 journal.going_on()

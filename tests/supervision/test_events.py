@@ -144,7 +144,7 @@ async def test_a_crash_and_the_restart_of_an_actor_are_told_of_with_error_and_na
     paused = await until_event(runtime, Kind.BACKED_OFF)
     assert crashed["text"].startswith(f"hello {handle.workflow_uuid} crashed with MemoryError: password=")
     assert "hunter2" not in crashed["text"]
-    assert crashed["path"] == f"operon/executor-{incarnation.number}/workflows/{handle.workflow_uuid}"
+    assert crashed["path"] == f"operon/executor-{incarnation.number}/workflows/hello/{handle.workflow_uuid}"
     assert restarted["text"] == f"hello {handle.workflow_uuid} is run again"
     assert paused["text"] == f"hello {handle.workflow_uuid} crashed 1 time in a row, and pauses 0.0 s"
 

@@ -42,6 +42,17 @@ def test_no_slot() -> None:
     assert why({"owner": None}, places={**three, 4: msgspec.structs.replace(HERE, incarnation=4)}).code == "ready"
 
 
+def test_no_slot_under_its_name() -> None:
+    text = "Ready for 40 s: `Checkout.place_order` is at its limit of 50 live workflows in an executor."
+    full = msgspec.structs.replace(HERE, incarnation=1, full_names={"Checkout.place_order": 50})
+    busy = msgspec.structs.replace(HERE, incarnation=2, live=20_000)
+    other = msgspec.structs.replace(HERE, incarnation=2, full_names={"Shipping.book": 1})
+
+    says(why({"owner": None}, places={1: full}), "no_slot", text)
+    says(why({"owner": None}, places={1: full, 2: busy}), "no_slot", text)
+    assert why({"owner": None}, places={1: full, 2: other}).code == "ready"
+
+
 def test_no_executor() -> None:
     gone = place(state="dead", died_at=before(minutes=22))
     text = "Ready for 6 min: no executor is alive. The last, worker-1, left at 13:58:26."

@@ -33,7 +33,7 @@ async def waits(ctx: operon.WorkflowContext) -> None:
     await ctx.recv("gate", 3600)
 
 
-@operon.workflow
+@operon.workflow(max_live=5)
 async def sleeps(ctx: operon.WorkflowContext) -> None:
     await ctx.sleep(3600)
 
@@ -73,6 +73,25 @@ async def test_the_tree_has_every_supervisor_and_child_with_its_state_and_budget
     ]
     assert {child["state"] for child in executor["children"]} == {"running"}
     assert executor["children"][0]["since"] <= answer["at"]
+
+
+async def test_each_name_has_a_supervisor_of_its_own_the_one_with_most_workflows_first(runtime: TestRuntime) -> None:
+    for _ in range(3):
+        await waits(runtime.context)
+    await sleeps(runtime.context)
+    await runtime.settled()
+
+    tree = own(await get(runtime))["tree"]
+
+    executor = next(child for child in tree["children"] if child["name"].startswith("executor-"))
+    workflows = executor["children"][1]
+    assert (workflows["kind"], workflows["strategy"], workflows["running"]) == ("supervisor", "one_for_one", 2)
+    names = workflows["children"]
+    assert [(name["name"], name["running"], name.get("allowed")) for name in names] == [
+        ("waits", 3, None),
+        ("sleeps", 1, 5),
+    ]
+    assert {(name["kind"], name["state"], name["restart"]) for name in names} == {("name", "running", "permanent")}
 
 
 async def test_an_executor_says_where_it_is_and_how_it_does(runtime: TestRuntime) -> None:

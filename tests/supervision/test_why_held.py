@@ -208,7 +208,7 @@ async def test_an_earlier_life_that_did_not_stop_is_told() -> None:
         handle = await calls_stubborn(runtime.context)
         await STAGE[-1].called.wait()
         await runtime.execute("insert into operon.suspensions (name, crashes) values ('calls_stubborn', 1)")
-        runtime.executor.incarnation.workflows.stop_timeout = 0.05
+        runtime.executor.incarnation.crowds.by_name["calls_stubborn"].stop_timeout = 0.05
         await runtime.crash()
 
         held = await until_why(runtime, handle.workflow_uuid, "zombie")
