@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +13,7 @@ import pytest
 import operon
 from operon import Status
 from operon.testing import TestRuntime
+from tests.acceptance.facts import until as came
 from tests.guarantees.executors.process import executor, private_database
 from tests.guarantees.executors.process import until as until_true
 from tests.supervision.facts import get
@@ -144,7 +145,7 @@ async def test_at_most_so_many_live_in_each_executor_and_all_finish() -> None:
 
 async def test_who_ends_makes_room_for_the_oldest_without_a_poll(runtime: TestRuntime) -> None:
     handles = [await crowded(runtime.context, number) for number in range(5 * ROOM)]
-    await until(runtime, f"select ({HELD}) = $1", 4 * ROOM)
+    await until_true(runtime.database_url, f"select ({HELD}) = $1", 4 * ROOM)
     ward.gate.set()
 
     assert [await handle.get_result(timeout=60) for handle in handles] == list(range(5 * ROOM))
@@ -194,7 +195,7 @@ async def test_one_that_is_held_back_says_so_and_its_name_shows_the_limit(runtim
     for _ in range(ROOM):
         await crowded(runtime.context)
     held = await crowded(runtime.context)
-    await until(runtime, f"select ({HELD}) = 1")
+    await until_true(runtime.database_url, f"select ({HELD}) = 1")
 
     answer = await get(runtime, uuid=held.workflow_uuid)
 
@@ -211,7 +212,7 @@ async def test_one_that_is_held_back_can_be_cancelled(runtime: TestRuntime) -> N
     for _ in range(ROOM):
         await crowded(runtime.context)
     held = await crowded(runtime.context)
-    await until(runtime, f"select ({HELD}) = 1")
+    await until_true(runtime.database_url, f"select ({HELD}) = 1")
 
     await held.cancel()
     ward.gate.set()
@@ -269,7 +270,7 @@ async def test_nothing_is_lost_or_done_twice_however_often_the_supervisor_of_a_n
     lines = 3 * LINES * len(handles)
 
     for part in range(1, 6):
-        await until(runtime, "select count(*) >= $1 from ledger", part * lines // 6)
+        await until_true(runtime.database_url, "select count(*) >= $1 from ledger", part * lines // 6)
         await kill("books")
 
     assert [await handle.get_result(timeout=120) for handle in handles] == [LINES] * len(handles)
@@ -337,17 +338,3 @@ async def kill(name: str) -> None:
 
 def tasks_of(name: str) -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if task.get_name() == name]
-
-
-async def until(runtime: TestRuntime, question: str, *args: Any) -> None:
-    """Asks until it is so."""
-    async with asyncio.timeout(60):
-        while not await runtime.fetchval(question, *args):  # noqa: ASYNC110 - a fact elsewhere rings no bell
-            await asyncio.sleep(0.02)
-
-
-async def came(fact: Callable[[], bool]) -> None:
-    """Waits until it is so in this process."""
-    async with asyncio.timeout(60):
-        while not fact():  # noqa: ASYNC110 - nor does this one
-            await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ from operon import Status
 from operon.database import suspensions, testbed
 from operon.runtime.events import Kind
 from operon.testing import TestRuntime
+from tests.acceptance.facts import until as came
 from tests.guarantees.executors.process import executor, private_database
 from tests.guarantees.executors.process import until as until_true
 from tests.supervision.facts import get, until_event
@@ -116,7 +117,7 @@ async def test_one_is_tried_at_a_time_and_after_each_that_crashes_the_pause_is_l
     for trial in range(4):
         lives = len(cause.ran)
         await runtime.advance(seconds=PAUSE_SECONDS * 2**trial)
-        await until(runtime, "select tries = $1 from operon.suspensions", trial + 1)
+        await until_true(runtime.database_url, "select tries = $1 from operon.suspensions", trial + 1)
         await runtime.settled()
         tried.append(len(cause.ran) - lives)
 
@@ -150,7 +151,7 @@ async def test_one_that_waits_before_the_place_where_the_others_crashed_proves_n
     patient = await breaks(runtime.context, message=True)
 
     await runtime.advance(seconds=PAUSE_SECONDS)
-    await until(runtime, "select tries = 1 from operon.suspensions")
+    await until_true(runtime.database_url, "select tries = 1 from operon.suspensions")
     await runtime.settled()
 
     assert [row["name"] for row in await runtime.fetch(SUSPENDED)] == ["breaks"]
@@ -212,7 +213,7 @@ async def test_every_executor_holds_them_and_one_of_all_tries(runtime: TestRunti
         assert len(cause.ran) == lives
 
         await runtime.advance(seconds=PAUSE_SECONDS)
-        await until(runtime, "select tries = 1 from operon.suspensions")
+        await until_true(runtime.database_url, "select tries = 1 from operon.suspensions")
         await came(lambda: len(cause.ran) > lives)
         one = len(cause.ran) - lives
         cause.mended = True
@@ -283,17 +284,3 @@ async def park(runtime: TestRuntime, workflow_uuid: UUID) -> None:
 
 async def why(runtime: TestRuntime, workflow_uuid: UUID) -> Any:
     return (await get(runtime, uuid=workflow_uuid))["workflow"]["why"]
-
-
-async def until(runtime: TestRuntime, question: str, *args: Any) -> None:
-    """Asks until it is so."""
-    async with asyncio.timeout(60):
-        while not await runtime.fetchval(question, *args):  # noqa: ASYNC110 - a fact elsewhere rings no bell
-            await asyncio.sleep(0.02)
-
-
-async def came(fact: Callable[[], bool]) -> None:
-    """Waits until it is so in this process."""
-    async with asyncio.timeout(60):
-        while not fact():  # noqa: ASYNC110 - nor does this one
-            await asyncio.sleep(0.01)
