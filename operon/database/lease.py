@@ -26,7 +26,6 @@ logger = masked_logger("operon.lease")
 
 RENEW_SECONDS = 1.5  # how long one renewal may take
 TICK_SECONDS = 0.5  # how often the event loop shows that it lives
-LATE = 0.25  # of the lease: a thread that wakes so late was not let run
 MARGIN = 0.25  # of the lease: believed that much shorter than the database grants it
 
 # Counts while the machine is suspended, which CLOCK_MONOTONIC does not.
@@ -141,9 +140,8 @@ class Lease:
         due = boottime()
         while not self._stop and not self.fenced:
             sent = boottime()
-            if sent - due > self._seconds * LATE:
-                # Nor has this thread run: the process was stopped, or the machine. Nobody in the loop is to blame.
-                self._last_tick = time.monotonic()
+            # As long as this thread was not let run either, nobody in the loop is to blame: the process was stopped.
+            self._last_tick += max(0.0, sent - due)
             if self._loop_is_stuck:
                 if not warned:
                     logger.warning("the event loop is stuck; the lease is not renewed until it goes on")

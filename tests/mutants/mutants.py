@@ -57,6 +57,7 @@ INVOKE = "operon/runtime/invoke.py"
 
 COMMITTING = "tests/runtime/test_committer.py"
 FENCES = "tests/guarantees/test_fences.py"
+BACKOFF = "tests/guarantees/test_backoff.py"
 ONCE = "tests/guarantees/test_exactly_once.py"
 WEATHER = "tests/guarantees/test_weather.py"
 
@@ -373,5 +374,49 @@ MUTANTS = (
         "if recorded is not None and (recorded.kind != kind or recorded.name != name):",
         "if False:",
         "tests/guarantees/test_nondeterminism.py",
+    ),
+    # ------------------------------------------------------------------ attempts, blame, names
+    mutant(
+        "attempts are kept for a workflow that has another owner",
+        "operon/database/migrations/0011_attempts.sql",
+        "where w.workflow_uuid = id and w.owner = me and w.epoch = its_epoch and w.status = 0;",
+        "where w.workflow_uuid = id;",
+        f"{BACKOFF}::test_attempts_are_kept_for_the_owner_the_epoch_and_a_workflow_that_runs",
+    ),
+    mutant(
+        "the next life does not count the attempts of the last one",
+        "operon/runtime/backoff.py",
+        "return None if announced is None or not announced.output else _read(announced.output)",
+        "return None",
+        f"{BACKOFF}::test_who_crashes_in_a_long_pause_counts_on_and_does_not_pause_anew",
+    ),
+    mutant(
+        "a suspect that waits for others stays in memory",
+        "operon/runtime/parking.py",
+        "return actor.crashes_here >= SUSPICIOUS",
+        "return False",
+        "tests/guarantees/test_crash_budget.py::test_who_waits_for_one_that_takes_the_process_down_is_not_to_blame",
+    ),
+    mutant(
+        "a canary that crashed further on has passed",
+        "operon/runtime/suspensions.py",
+        "if actor is None or self.fell:",
+        "if actor is None:",
+        "tests/guarantees/test_suspensions.py"
+        "::test_one_that_gets_further_than_the_others_and_crashes_there_proves_nothing",
+    ),
+    mutant(
+        "a process that was stopped is taken for one whose loop is stuck",
+        LEASE,
+        "self._last_tick += max(0.0, sent - due)",
+        "pass",
+        "tests/database/test_lease.py::test_a_process_that_did_not_run_at_all_is_not_taken_for_one_whose_loop_is_stuck",
+    ),
+    mutant(
+        "room under a name is not kept for who is being read",
+        "operon/runtime/crowds.py",
+        "        crowd.coming += 1\n        self._taken.append(crowd)",
+        "        pass",
+        "tests/guarantees/test_bulkheads.py",
     ),
 )
