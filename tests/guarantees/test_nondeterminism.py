@@ -231,6 +231,8 @@ async def in_parallel(ctx: operon.WorkflowContext) -> list[Any]:
     return [*gathered, sorted(order), await fetch(ctx, "end")]
 
 
+CROWDS_MAX = 10
+RECORDED = "select count(*) from operon.checkpoints where step >= 0"
 EXPECTED: list[Any] = [
     ["a0", "a1", "a2"],
     [["b.0.0"], ["b.1.0", "b.1.1"], ["b.last.0", "b.last.1"]],
@@ -251,15 +253,19 @@ async def test_concurrent_steps_replay_the_same_wherever_they_crash(runtime: Tes
 
 async def test_concurrent_steps_of_many_workflows_replay_the_same_after_several_crashes(runtime: TestRuntime) -> None:
     CODE.rng.seed(7)
-    handles = [await in_parallel(runtime.context) for _ in range(20)]
 
-    for count in range(40, 280, 40):
-        while await runtime.fetchval("select count(*) from operon.checkpoints where step >= 0") < count:  # noqa: ASYNC110 - a fact elsewhere rings no bell
-            await asyncio.sleep(0)
-        await runtime.crash()
+    # On a busy machine the crashes may come all at once; then some more have to be taken over again and again.
+    for crowd in range(1, CROWDS_MAX + 1):
+        handles = [await in_parallel(runtime.context) for _ in range(20)]
+        for count in range(crowd * 300 - 260, crowd * 300 - 20, 40):
+            while await runtime.fetchval(RECORDED) < count:  # noqa: ASYNC110 - a fact elsewhere rings no bell
+                await asyncio.sleep(0)
+            await runtime.crash()
+        assert await asyncio.gather(*(handle.get_result(timeout=60) for handle in handles)) == [EXPECTED] * 20
+        await asyncio.gather(*(handle.get_status() for handle in handles))  # told a moment before it is durable
+        if await runtime.fetchval("select max(epoch) from operon.workflows") > 2:
+            break
+    else:
+        pytest.fail("nobody was taken over twice")
 
-    results = await asyncio.gather(*(handle.get_result(timeout=60) for handle in handles))
-    assert results == [EXPECTED] * 20
-    await asyncio.gather(*(handle.get_status() for handle in handles))  # an end is told a moment before it is durable
-    assert await runtime.fetchval("select max(epoch) from operon.workflows") > 2
     assert await runtime.fetchval("select count(*) from operon.workflows where status <> 1") == 0
