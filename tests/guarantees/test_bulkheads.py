@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +12,8 @@ import pytest
 
 import operon
 from operon import Status
+from operon.database import checkpoints
+from operon.database.connection import Connection
 from operon.testing import TestRuntime
 from tests.acceptance.facts import until as came
 from tests.guarantees.executors.process import executor, private_database
@@ -69,6 +71,11 @@ async def patient(ctx: operon.WorkflowContext) -> str:
     message = str(await ctx.recv("topic", 3600))
     await visits(ctx, ctx.workflow_uuid)
     return message
+
+
+@operon.workflow(max_live=1)
+async def alone(ctx: operon.WorkflowContext) -> None:
+    await visits(ctx, ctx.workflow_uuid)
 
 
 @operon.workflow(max_live=1)
@@ -167,6 +174,35 @@ async def test_another_executor_that_has_room_takes_what_is_held_back(runtime: T
         ward.gate.set()
         for handle in held:
             await handle.get_result(timeout=60)
+
+
+async def test_room_is_kept_for_who_is_being_read_from_the_database(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, may_read = asyncio.Event(), asyncio.Event()
+    history = checkpoints.history
+
+    async def slowly(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, list[checkpoints.Checkpoint]]:
+        reads.set()
+        await may_read.wait()
+        return await history(connection, workflows)
+
+    monkeypatch.setattr(checkpoints, "history", slowly)
+    handles = [await alone(runtime.context) for _ in range(2)]
+    ward.gate.set()
+    await reads.wait()
+    ward.gate.clear()
+
+    handles.append(await alone(runtime.context))
+    may_read.set()
+    live = runtime.executor.incarnation.live
+    await came(lambda: (actor := live.get(handles[1].workflow_uuid)) is not None and actor.under_way is not None)
+    await came(lambda: ward.inside > 0)
+    ward.gate.set()
+
+    for handle in handles:
+        await handle.get_result(timeout=60)
+    assert ward.most == 1
 
 
 async def test_a_parent_that_waits_for_children_of_its_own_full_name_finishes(runtime: TestRuntime) -> None:

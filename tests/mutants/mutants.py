@@ -417,6 +417,6 @@ MUTANTS = (
         "operon/runtime/crowds.py",
         "        crowd.coming += 1\n        self._taken.append(crowd)",
         "        pass",
-        "tests/guarantees/test_bulkheads.py",
+        "tests/guarantees/test_bulkheads.py::test_room_is_kept_for_who_is_being_read_from_the_database",
     ),
 )
