@@ -395,7 +395,8 @@ MUTANTS = (
         "operon/runtime/parking.py",
         "return actor.crashes_here >= SUSPICIOUS",
         "return False",
-        "tests/guarantees/test_crash_budget.py::test_who_waits_for_one_that_takes_the_process_down_is_not_to_blame",
+        "tests/guarantees/test_suspects.py"
+        "::test_a_suspect_that_waits_for_another_one_does_not_keep_it_from_being_tried",
     ),
     mutant(
         "a canary that crashed further on has passed",
