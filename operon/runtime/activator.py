@@ -266,10 +266,14 @@ class Activator:
     def _trying(self) -> bool:
         """Whether a suspect lives here that has got no further yet: if this process dies, that one is blamed.
 
-        One that waits for others, who may be suspects too, leaves memory for that (see `parking`).
+        One that waits for others, who may be suspects too, leaves memory for that (see `parking`). What it has recorded
+        counts when it is durable: the next one may take the process down at once.
         """
         actor = self._on_trial
-        return actor is not None and not actor.over and (actor.journal is None or not actor.journal.grown)
+        if actor is None or self._incarnation.live.get(actor.workflow_uuid) is not actor:
+            return False
+        journal = actor.journal
+        return journal is None or not journal.grown or journal.pending
 
     async def _is_dead(self, workflow: Claimed) -> bool:
         """Ends a workflow that its process died of too often."""
