@@ -49,8 +49,11 @@ class Canary:
             return False
         if actor.ended is not None:
             return actor.ended.status in PASSED
+        # Only what is durable counts: it may have crashed in the turn of the loop in which it recorded that.
         journal = actor.journal
-        return journal is not None and journal.grown and journal.called - journal.outstanding > self.step
+        if journal is None or not journal.grown or journal.pending:
+            return False
+        return journal.called - journal.outstanding > self.step
 
 
 class Suspensions:

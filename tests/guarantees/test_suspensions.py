@@ -174,6 +174,21 @@ async def test_one_that_gets_further_than_the_others_and_crashes_there_proves_no
     assert [tuple(row)[::2] for row in await runtime.fetch(SUSPENDED)] == [("breaks", 1)]
 
 
+async def test_one_that_comes_back_and_crashes_in_the_same_moment_proves_nothing(runtime: TestRuntime) -> None:
+    patient = await breaks(runtime.context, message=True)
+    await runtime.settled()
+    await park(runtime, patient.workflow_uuid)
+    for handle in await suspended(runtime):
+        await handle.cancel()
+    await runtime.context.send(patient.workflow_uuid, "m", "topic")
+
+    await runtime.advance(seconds=PAUSE_SECONDS)
+    await came(lambda: patient.workflow_uuid in cause.ran)
+    await runtime.settled()
+
+    assert [tuple(row)[::2] for row in await runtime.fetch(SUSPENDED)] == [("breaks", 1)]
+
+
 async def test_a_suspended_name_is_degraded_and_its_workflows_say_why_they_wait(runtime: TestRuntime) -> None:
     await suspended(runtime)
     handle = await breaks(runtime.context)
