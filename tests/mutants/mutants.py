@@ -399,12 +399,11 @@ MUTANTS = (
         "::test_a_suspect_that_waits_for_another_one_does_not_keep_it_from_being_tried",
     ),
     mutant(
-        "a canary that crashed further on has passed",
+        "a canary has passed by a step that is not durable",
         "operon/runtime/suspensions.py",
-        "if actor is None or self.fell:",
-        "if actor is None:",
-        "tests/guarantees/test_suspensions.py"
-        "::test_one_that_gets_further_than_the_others_and_crashes_there_proves_nothing",
+        "if journal is None or not journal.grown or journal.pending:",
+        "if journal is None or not journal.grown:",
+        "tests/guarantees/test_suspensions.py::test_one_that_comes_back_and_crashes_in_the_same_moment_proves_nothing",
     ),
     mutant(
         "a process that was stopped is taken for one whose loop is stuck",
