@@ -156,7 +156,8 @@ async def test_a_process_that_did_not_run_at_all_is_not_taken_for_one_whose_loop
     with caplog.at_level(logging.WARNING, "operon.lease"):
         # As if it had been stopped: C code that keeps the interpreter to itself lets no thread run.
         ctypes.PyDLL(None).usleep(int(SECONDS * 1_000_000))
-        for _ in range(10_000_000):  # here the lease's thread gets its turn, and the loop has not had one yet
+        until_then = time.monotonic() + 0.05
+        while time.monotonic() < until_then:  # here the lease's thread gets its turn, and the loop has not had one yet
             pass
         await registered.renewed()
 
