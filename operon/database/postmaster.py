@@ -52,7 +52,7 @@ class LockFile:
 def look(data: Path) -> State:
     """What the server of this data directory is doing."""
     lock_file = LockFile.read(data)
-    if lock_file is None or not _is_postmaster(lock_file.pid, data):
+    if lock_file is None or not is_postmaster(lock_file.pid, data):
         return State.ABSENT
     return State.DEAF if lock_file.ready else State.BUSY
 
@@ -60,7 +60,7 @@ def look(data: Path) -> State:
 def halt(home: Path) -> bool:
     """End the server, sessions and all, and wait until it is gone. Returns whether there was one to end."""
     lock_file = LockFile.read(home / "data")
-    if lock_file is None or not _is_postmaster(lock_file.pid, home / "data"):
+    if lock_file is None or not is_postmaster(lock_file.pid, home / "data"):
         return False
     # Fast: sessions are ended, then a checkpoint. Immediate, if that does not end: the next start recovers.
     for number, seconds in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGQUIT, 10.0)):
@@ -68,7 +68,7 @@ def halt(home: Path) -> bool:
         with suppress(ProcessLookupError):
             os.kill(lock_file.pid, number)
         while time.monotonic() < deadline:
-            if not _is_postmaster(lock_file.pid, home / "data"):
+            if not is_postmaster(lock_file.pid, home / "data"):
                 for folder in socket_folders(home):
                     with suppress(OSError):
                         folder.rmdir()
@@ -134,22 +134,7 @@ def answers(folder: Path, home: Path) -> bool:
     return _is_private(folder, home)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it is not just waiting to be waited for. Takes microseconds."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:  # not everywhere
-        return True
-    return status.rpartition(")")[2].split()[:1] != ["Z"]
-
-
-def _is_postmaster(pid: int, data: Path) -> bool:
+def is_postmaster(pid: int, data: Path) -> bool:
     """Whether this process serves this data directory, rather than being a stranger with the number of a dead one."""
     import psutil  # a dependency of the wheel
 

@@ -7,6 +7,8 @@ stays in memory; a life that ends in a shorter one takes its attempts along.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -58,27 +60,33 @@ class Backoff:
         announced = self._step.announced
         return None if announced is None or not announced.output else _read(announced.output)
 
+    def left(self, attempted: Attempted) -> float:
+        """How many seconds there are until the next attempt is due."""
+        return max(0.0, attempted.due - self._incarnation.clock.now())
+
     async def pause(self, seconds: float, made: int, most: int, errors: list[Exception]) -> None:
         """Waits before the next attempt: `made` of at most `most` were. Raises StopActor if it is taken down."""
-        incarnation = self._incarnation
-        incarnation.effect_ended()  # a drain does not wait for it
-        try:
-            if incarnation.parker.is_long(seconds):
-                due = incarnation.clock.now() + seconds
+        with self._no_effect():
+            if self._incarnation.parker.is_long(seconds):
+                due = self._incarnation.clock.now() + seconds
                 attempted = Attempted(made, due, stored(errors[-COUNT_MAX:]))
                 if await self._recorded(attempted):
                     await self._until(attempted, most, errors)
                     return
             await self._actor.rest(seconds)
             await self._go_on()
-        finally:
-            incarnation.effects += 1
 
     async def rest_of(self, attempted: Attempted, most: int, errors: list[Exception]) -> None:
         """Waits for the rest of a pause that began in an earlier life."""
+        with self._no_effect():
+            await self._until(attempted, most, errors)
+
+    @contextlib.contextmanager
+    def _no_effect(self) -> Generator[None]:
+        """Meanwhile nothing is called, and a drain does not wait for it."""
         self._incarnation.effect_ended()
         try:
-            await self._until(attempted, most, errors)
+            yield
         finally:
             self._incarnation.effects += 1
 

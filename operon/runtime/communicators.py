@@ -87,7 +87,7 @@ class Attempts:
         errors: list[Exception] = []
         if retry is not None and (attempted := self._backoff.recalled()) is not None:
             self.made, errors = attempted.made, attempted.failures()
-            self.setback = Setback(self.made, type(errors[-1]).__name__, attempted.due)
+            self.setback = Setback(self.made, type(errors[-1]).__name__, time.time() + self._backoff.left(attempted))
             await self._backoff.rest_of(attempted, retry.max_attempts, errors)
         while True:
             self.made += 1

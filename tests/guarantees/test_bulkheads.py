@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -330,7 +331,10 @@ async def test_when_the_supervisor_of_all_names_is_killed_everything_goes_on(run
 
 
 @pytest.mark.long
-async def test_what_is_held_back_by_an_executor_that_is_killed_finishes_on_another() -> None:
+async def test_what_is_held_back_by_an_executor_that_is_killed_finishes_on_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WARD_OPEN", str(tmp_path / "open"))
     settings = {"poll_seconds": 0.2}
     async with (
         private_database() as url,
@@ -341,6 +345,7 @@ async def test_what_is_held_back_by_an_executor_that_is_killed_finishes_on_anoth
         first.kill()
         await first.ended()
         await second.post("/visits/10")
+        (tmp_path / "open").touch()
 
         await until_true(url, "select count(*) = 40 and bool_and(status = 1) from operon.workflows")
         most = await second.post("/most")

@@ -12,7 +12,7 @@ import pytest
 
 import operon
 from operon import Status
-from operon.database import suspensions, testbed
+from operon.database import suspensions, testbed, workflows
 from operon.runtime.events import Kind
 from operon.testing import TestRuntime
 from tests.acceptance.facts import until as came
@@ -172,6 +172,34 @@ async def test_one_that_gets_further_than_the_others_and_crashes_there_proves_no
     await runtime.settled()
 
     assert [tuple(row)[::2] for row in await runtime.fetch(SUSPENDED)] == [("breaks", 1)]
+
+
+async def test_a_canary_has_not_passed_while_its_crash_is_being_recorded(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for handle in await suspended(runtime):
+        await handle.cancel()
+    patient = await breaks(runtime.context, message=True)
+    await runtime.context.send(patient.workflow_uuid, "m", "topic")
+    records, may_record = asyncio.Event(), asyncio.Event()
+    crashed = workflows.crashed
+
+    async def slowly(*args: Any) -> workflows.Crashes | None:
+        records.set()
+        await may_record.wait()
+        return await crashed(*args)
+
+    monkeypatch.setattr(workflows, "crashed", slowly)
+    advancing = asyncio.create_task(runtime.advance(seconds=PAUSE_SECONDS))
+    await records.wait()
+    activator = runtime.executor.incarnation.activator
+    activator.ring()
+    await came(lambda: not activator.busy)
+    still = [tuple(row)[::2] for row in await runtime.fetch(SUSPENDED)]
+    may_record.set()
+    await advancing
+
+    assert still == [("breaks", 1)]
 
 
 async def test_one_that_comes_back_and_crashes_in_the_same_moment_proves_nothing(runtime: TestRuntime) -> None:

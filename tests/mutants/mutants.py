@@ -399,6 +399,13 @@ MUTANTS = (
         "::test_a_suspect_that_waits_for_another_one_does_not_keep_it_from_being_tried",
     ),
     mutant(
+        "a canary that crashed further on has passed",
+        "operon/runtime/suspensions.py",
+        "if actor is None or self.fell:",
+        "if actor is None:",
+        "tests/guarantees/test_suspensions.py::test_a_canary_has_not_passed_while_its_crash_is_being_recorded",
+    ),
+    mutant(
         "a canary has passed by a step that is not durable",
         "operon/runtime/suspensions.py",
         "if journal is None or not journal.grown or journal.pending:",

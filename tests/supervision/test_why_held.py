@@ -17,26 +17,10 @@ import operon
 from operon.testing import TestRuntime
 from tests.cli.calls import call
 from tests.supervision.facts import until_said, until_why, why
+from tests.supervision.stage import STAGE, Stage, label
 
 ALONE: dict[str, Any] = {"check_replay": False, "heartbeat_seconds": 0.2}
 START = "select operon.start('waits')"
-
-
-class Stage:
-    """What the workflows here meet."""
-
-    def __init__(self) -> None:
-        self.called = asyncio.Event()
-        self.may_return = asyncio.Event()
-
-
-STAGE: list[Stage] = []
-
-
-@operon.communicator(retry=None)
-async def label(ctx: operon.CommunicatorContext) -> None:
-    STAGE[-1].called.set()
-    await STAGE[-1].may_return.wait()
 
 
 @operon.communicator(retry=None)

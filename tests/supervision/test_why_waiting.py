@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -13,26 +12,10 @@ from operon import EventKey, Topic
 from operon.runtime.events import Kind
 from operon.testing import TestRuntime
 from tests.supervision.facts import get, until_event, until_why
+from tests.supervision.stage import STAGE, Stage, label
 
 STATUS = EventKey("status", str)
 JOBS = Topic("jobs", str, on_poison="skip", max_deliveries=1)
-
-
-class Stage:
-    """What the workflows here meet."""
-
-    def __init__(self) -> None:
-        self.called = asyncio.Event()
-        self.may_return = asyncio.Event()
-
-
-STAGE: list[Stage] = []
-
-
-@operon.communicator(retry=None)
-async def label(ctx: operon.CommunicatorContext) -> None:
-    STAGE[-1].called.set()
-    await STAGE[-1].may_return.wait()
 
 
 @operon.workflow
