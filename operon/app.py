@@ -16,8 +16,9 @@ from opentelemetry.trace import TracerProvider
 from operon.authorization import AuthenticationFunction, caller_named
 from operon.catalog import Catalog, Namespace
 from operon.config import Configuration, Settings, check_keywords, load
-from operon.contexts import ApplicationContext, InvokingContext, as_uuid
+from operon.contexts import ApplicationContext, InvokingContext
 from operon.errors import ConfigurationError, InputError
+from operon.given import as_uuid
 from operon.handles import WorkflowHandle
 from operon.http import server
 from operon.operations import Operation

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from opentelemetry import trace
 
-from operon.contexts import NOBODY, Caller
+from operon.caller import NOBODY, Caller
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
 from operon.masking import masked_logger
 from operon.rows import Row

@@ -8,15 +8,18 @@ checker sees the difference. Contexts do no I/O: they hold an `Invoker`, which i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, get_args, overload
 from uuid import UUID
 
 from opentelemetry import trace
 
-from operon.errors import InputError, InvocationError, NonExistentWorkflowError, OperonError
+from operon.caller import NOBODY, Caller
+from operon.errors import InputError, InvocationError
+from operon.given import as_seconds, as_uuid
+from operon.invokers import NO_OPTIONS, Client, Invoker, ParentClose, StartOptions, WorkflowInvoker
 from operon.masking import masked_logger
 from operon.rows import Row
 from operon.telemetry.logs import FieldLogger
@@ -24,7 +27,7 @@ from operon.topics import EventKey, Key, Readable, Receivable, Received, Topic
 
 if TYPE_CHECKING:
     from operon.handles import WorkflowHandle
-    from operon.operations import Operation, Workflow
+    from operon.operations import Workflow
 
 N = TypeVar("N")
 P = ParamSpec("P")
@@ -32,110 +35,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 logger = masked_logger("operon.application")
-
-UUID_HINT = "a workflow is known by its UUID: str(handle.workflow_uuid)"
-SECONDS_MAX = 1e10  # three hundred years; the timestamps of Postgres end somewhere too
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asked for a workflow: inherited through every call, stored with the workflow, restored at recovery."""
-
-    user: str | None = None
-    roles: tuple[str, ...] = ()
-    assumed_role: str | None = None
-    request: Mapping[str, Any] | None = None  # method, url, ip, request_id; never a credential
-    traceparent: str | None = None
-
-
-NOBODY = Caller()
-
-ParentClose = Literal["abandon", "cancel", "wait"]
-
-
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """Options for the next workflow that a context starts, set by `ctx.using(...)`."""
-
-    workflow_uuid: UUID | None = None
-    timeout: float | None = None
-    parent_close: ParentClose = "abandon"
-
-
-NO_OPTIONS = StartOptions()
-
-
-class Invoker(Protocol):
-    """The runtime's side of the door: one for handlers and scripts, one for each live workflow."""
-
-    def invoke(
-        self, operation: Operation[..., Any], ctx: InvokingContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, Any]: ...
-
-    def retrieve(self, ctx: InvokingContext, workflow_uuid: UUID, *, owned: bool = False) -> WorkflowHandle[Any]: ...
-
-    def send(
-        self,
-        ctx: InvokingContext,
-        destination: UUID,
-        message: Any,
-        topic: Topic[Any] | str | None,
-        key: Key | None,
-        ignore_finished: bool,
-        owned: bool,
-    ) -> Coroutine[Any, Any, None]: ...
-
-    def get_event(
-        self,
-        ctx: InvokingContext,
-        workflow_uuid: UUID,
-        key: EventKey[Any] | str,
-        timeout: float | None,
-        owned: bool,
-    ) -> Coroutine[Any, Any, Any]: ...
-
-
-class WorkflowInvoker(Invoker, Protocol):
-    """What a live workflow can ask for besides its operations."""
-
-    def now(self) -> datetime: ...
-    def uuid4(self) -> UUID: ...
-    def random(self) -> float: ...
-    def sql(self, mode: str, statement: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]: ...
-    def recv(
-        self, topic: Topic[Any] | str | None, timeout: float | None, required: bool
-    ) -> Coroutine[Any, Any, Any]: ...
-    def recv_any(
-        self, topics: Sequence[Topic[Any] | str], timeout: float | None, required: bool
-    ) -> Coroutine[Any, Any, Any]: ...
-    def set_event(self, key: EventKey[Any] | str, value: Any, replace: bool) -> Coroutine[Any, Any, None]: ...
-    def sleep(self, duration: float) -> Coroutine[Any, Any, None]: ...
-    def monitor(self, target: UUID, owned: bool) -> Coroutine[Any, Any, UUID]: ...
-    def demonitor(self, ref: UUID) -> Coroutine[Any, Any, bool]: ...
-    def sleep_until(self, when: datetime) -> Coroutine[Any, Any, None]: ...
-
-
-def as_uuid(given: UUID | str, malformed: type[OperonError] = NonExistentWorkflowError) -> UUID:
-    """A workflow's UUID as people write it. `malformed` for a text that is none; InvocationError for what is no text.
-
-    A text comes from outside: of a workflow to look up it says that there is none, of one to start that it cannot be
-    started. A handler that hands over anything else is wrong itself, and its clients cannot help it.
-    """
-    if isinstance(given, UUID):
-        return given
-    try:
-        return UUID(given)
-    except ValueError:
-        raise malformed(f"{given[:100]!r} is not a UUID", hint=UUID_HINT) from None
-    except (TypeError, AttributeError):
-        raise InvocationError(f"{given!r} is not a UUID", hint=UUID_HINT) from None
-
-
-def as_seconds(duration: Any) -> float | None:
-    """A duration that somebody gave. InvocationError for one that is no time, or ends when no clock goes any more."""
-    if duration is None or (isinstance(duration, int | float) and 0 <= duration <= SECONDS_MAX):
-        return duration
-    raise InvocationError(f"{duration!r} seconds", hint="a number from 0 on; None for as long as it takes")
 
 
 class Context:
@@ -533,24 +432,6 @@ class CommunicatorContext(Context):
         """The same over all attempts, crashes and replays of this step: hand it to the service that is called."""
         self.attempt = attempt
         self.max_attempts = max_attempts
-
-
-class Client(Protocol):
-    """The open transaction, as asyncpg offers it. There is no begin and no commit: the runtime does both."""
-
-    async def execute(self, statement: str, /, *args: Any, timeout: float | None = None) -> str: ...
-
-    async def executemany(
-        self, statement: str, args: Iterable[Sequence[Any]], /, *, timeout: float | None = None
-    ) -> None: ...
-
-    async def fetch(self, statement: str, /, *args: Any, timeout: float | None = None) -> list[Any]: ...
-
-    async def fetchrow(self, statement: str, /, *args: Any, timeout: float | None = None) -> Any: ...
-
-    async def fetchval(self, statement: str, /, *args: Any, column: int = 0, timeout: float | None = None) -> Any: ...
-
-    def cursor(self, statement: str, /, *args: Any, prefetch: int | None = None) -> AsyncIterator[Any]: ...
 
 
 class TransactionContext(Context):

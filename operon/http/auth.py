@@ -25,7 +25,7 @@ from operon.authorization import (
     rules_of,
     unknown,
 )
-from operon.contexts import Caller
+from operon.caller import Caller
 from operon.errors import CatalogError, ConfigurationError
 from operon.operations import Described
 

@@ -20,9 +20,10 @@ from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
 from operon.authorization import AuthenticationFunction, Query
+from operon.caller import Caller
 from operon.catalog import Catalog, Endpoint
 from operon.config import Settings
-from operon.contexts import Caller, HandlerContext, Invoker, StartOptions
+from operon.contexts import HandlerContext
 from operon.errors import CatalogError
 from operon.http import answers, exchange, problems
 from operon.http.arguments import Arguments
@@ -36,6 +37,7 @@ from operon.http.refusals import BadInput, Complaint
 from operon.http.schemes import Scheme, schemes_of
 from operon.http.supervisor import supervision
 from operon.http.tracing import ServerSpans, served_of
+from operon.invokers import Invoker, StartOptions
 from operon.masking import masked_logger
 from operon.operations import Described, Operation, Workflow
 from operon.routes import Handler

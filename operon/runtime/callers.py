@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
-from operon.contexts import NOBODY, Caller
+from operon.caller import NOBODY, Caller
 from operon.database.workflows import Claimed
 from operon.telemetry.observer import Telemetry
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from operon.codec import Codec
-from operon.contexts import ParentClose
 from operon.errors import ResultTimeout
+from operon.invokers import ParentClose
 from operon.runtime.journal import StepKind
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from operon.contexts import NOBODY, Caller
+from operon.caller import NOBODY, Caller
 from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
 from operon.database.connection import is_conflict, is_weather
 from operon.database.lease import Lease

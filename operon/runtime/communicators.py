@@ -16,7 +16,8 @@ from uuid import UUID
 
 import anyio.to_thread
 
-from operon.contexts import Caller, CommunicatorContext
+from operon.caller import Caller
+from operon.contexts import CommunicatorContext
 from operon.database.lease import Lease
 from operon.errors import MaxRetriesExceeded, StepTimeout
 from operon.operations import Communicator

@@ -7,9 +7,10 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from operon.contexts import InvokingContext, as_seconds
+from operon.contexts import InvokingContext
 from operon.errors import InvocationError
 from operon.failures import encode_error
+from operon.given import as_seconds
 from operon.links import Down
 from operon.runtime import messages
 from operon.runtime.door import Decode, Door, answer, as_replayed

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from operon.authorization import authorized
-from operon.contexts import InvokingContext, as_seconds
+from operon.contexts import InvokingContext
 from operon.database.mail import NO_USER, Letter
 from operon.errors import Fenced
+from operon.given import as_seconds
 from operon.handles import WorkflowHandle
 from operon.operations import Operation
 from operon.runtime import messages

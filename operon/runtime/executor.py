@@ -20,9 +20,10 @@ from typing import Any
 from uuid import UUID
 
 from actors import ChildSpec, ChildStartFailed, Crashed, Intensity, NoSuchChild, Restart, Supervisor
+from operon.caller import Caller
 from operon.catalog import Catalog
 from operon.config import Settings
-from operon.contexts import ApplicationContext, Caller, InitializerContext, StartOptions
+from operon.contexts import ApplicationContext, InitializerContext
 from operon.database import executors
 from operon.database.checkpoints import prepare_checkpoint
 from operon.database.connection import Connection, connect_at_start
@@ -30,6 +31,7 @@ from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.database.routes import Routes, find_routes
 from operon.errors import DatabaseUnavailable, ExecutorStopped
+from operon.invokers import StartOptions
 from operon.masking import masked_logger
 from operon.rows import Row
 from operon.runtime.crowds import Crowds

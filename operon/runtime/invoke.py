@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from operon.authorization import authorized, judge, refuse
+from operon.caller import Caller
 from operon.codec import Codec
-from operon.contexts import Caller, InvokingContext, ParentClose, TransactionContext, as_seconds
+from operon.contexts import InvokingContext, TransactionContext
 from operon.database.uuid7 import child_uuid
 from operon.errors import Evicted, InvocationError, NotAuthorizedError, UnknownOperationError
 from operon.failures import encode_error
+from operon.given import as_seconds
 from operon.handles import WorkflowHandle
+from operon.invokers import ParentClose
 from operon.operations import Communicator, Operation, Transaction, Workflow
 from operon.runtime import statements
 from operon.runtime.backoff import Backoff

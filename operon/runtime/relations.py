@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from operon.codec import Codec
-from operon.contexts import InvokingContext, as_seconds
+from operon.contexts import InvokingContext
 from operon.database import monitors
 from operon.database.uuid7 import child_uuid
 from operon.errors import DatabaseUnavailable
 from operon.failures import encode_error
+from operon.given import as_seconds
 from operon.handles import WorkflowHandle
 from operon.runtime.door import Door, answer, as_replayed
 from operon.runtime.journal import Step, StepKind, clock

@@ -15,7 +15,6 @@ from uuid import UUID
 import msgspec
 
 from operon.catalog import Catalog
-from operon.contexts import as_seconds
 from operon.database import notifications, workflows
 from operon.database.connection import Connection, is_conflict
 from operon.database.notifications import EventRow
@@ -23,6 +22,7 @@ from operon.database.notifier import channel
 from operon.database.pool import Pool
 from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeout, WorkflowCancelledError
 from operon.failures import decode_error, encode_error
+from operon.given import as_seconds
 from operon.runtime.outcome import Ended
 from operon.runtime.waits import Bell
 from operon.status import Status, WorkflowStatus

@@ -11,8 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from operon.caller import Caller
 from operon.catalog import Catalog
-from operon.contexts import Caller
 from operon.database import workflows
 from operon.database.batch import Batch
 from operon.database.mail import Letter, Park

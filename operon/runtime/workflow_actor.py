@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
 from actors import DynamicChild, Exit
-from operon.contexts import Caller, WorkflowContext
+from operon.caller import Caller
+from operon.contexts import WorkflowContext
 from operon.database.batch import Batch
 from operon.database.checkpoints import Checkpoint
 from operon.errors import (

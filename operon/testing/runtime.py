@@ -17,10 +17,11 @@ from uuid import UUID
 from operon.app import Operon
 from operon.authorization import caller_named
 from operon.catalog import Namespace
-from operon.contexts import ApplicationContext, CommunicatorContext, TransactionContext, as_uuid
+from operon.contexts import ApplicationContext, CommunicatorContext, TransactionContext
 from operon.database import testbed
 from operon.database.stock import Stock, stock_of
 from operon.errors import ConfigurationError, InputError, OperonError
+from operon.given import as_uuid
 from operon.http.server import HttpClient
 from operon.operations import Communicator, Operation, Transaction
 from operon.runtime.executor import Executor

@@ -15,13 +15,7 @@ from quart.typing import TestClientProtocol as HttpClient
 
 import operon
 from operon.authorization import Authenticated, MiddlewareContext
-from operon.contexts import (
-    CommunicatorContext,
-    HandlerContext,
-    InitializerContext,
-    TransactionContext,
-    WorkflowContext,
-)
+from operon.contexts import CommunicatorContext, HandlerContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.errors import NonExistentWorkflowError, NotAuthorizedError, WorkflowConflictError
 from operon.testing import TestRuntime
 from tests.acceptance.gates import Gates

@@ -17,13 +17,7 @@ from quart import Response, redirect
 from quart.typing import TestClientProtocol as HttpClient
 
 import operon
-from operon.contexts import (
-    CommunicatorContext,
-    HandlerContext,
-    InitializerContext,
-    TransactionContext,
-    WorkflowContext,
-)
+from operon.contexts import CommunicatorContext, HandlerContext, InitializerContext, TransactionContext, WorkflowContext
 from operon.status import Status
 from operon.testing import TestRuntime
 from tests.acceptance.gates import Gates

@@ -8,8 +8,9 @@ import pytest
 
 import operon
 from operon.authorization import authorized, caller_named, judge, rules_of
+from operon.caller import NOBODY, Caller
 from operon.catalog import Catalog
-from operon.contexts import NOBODY, Caller, HandlerContext, TransactionContext
+from operon.contexts import HandlerContext, TransactionContext
 from operon.errors import CatalogError, InvocationError, NotAuthorizedError
 
 anyhow: Any = operon  # for decorations that a type checker refuses too
