@@ -62,6 +62,14 @@ SESSION = {
 # And an executor that stops in the middle of a batch holds its own row, which its peers want: not for longer than this.
 WRITER = {**SESSION, "lock_timeout": "1s", "idle_in_transaction_session_timeout": "3s"}
 
+# The runtime's own questions are small and go by an index. A plan that was made while a table had a page or two would
+# read the whole table, and is kept until that is analyzed: for a minute of load, each question would read all there is.
+LOOK_UP = {**SESSION, "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+# ... and how somebody else's question is asked in such a session.
+READ_ANYTHING = (
+    "begin read only; set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on"
+)
+
 # What a transaction sets for itself where a session cannot: after its `begin`, in the same message.
 SHARED_SESSION = "; set local idle_in_transaction_session_timeout = '10s'"
 SHARED_WRITER = "; set local lock_timeout = '1s'; set local idle_in_transaction_session_timeout = '3s'"

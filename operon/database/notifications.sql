@@ -31,7 +31,7 @@ where w.workflow_uuid = $1 and operon.is_owned($3, w.authenticated_user)
 -- Those of these events that were set.
 select asked.workflow_uuid, asked.key
 from unnest($1::uuid[], $2::text[]) as asked (workflow_uuid, key)
-join operon.events e on e.workflow_uuid = asked.workflow_uuid and e.key = asked.key
+join operon.events e on e.workflow_uuid = any (array[asked.workflow_uuid]) and e.key = asked.key
 
 -- name: bury
 -- What was sent and never received by the time its workflow had finished. That another one has ended is not kept: nobody
@@ -44,7 +44,7 @@ with left_over as (
     limit 1000
 ), gone as (
     delete from operon.notifications m using left_over l
-    where m.destination = l.destination and m.sequence = l.sequence
+    where m.destination = any (array[l.destination]) and m.sequence = l.sequence
     returning m.*
 )
 insert into operon.dead_letters (destination, sequence, sent_at, topic, sender, body, reason)

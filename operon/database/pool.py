@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from operon.database.connection import Connection, close, connect, is_weather
+from operon.database.connection import SESSION, Connection, close, connect, is_weather
 from operon.errors import DatabaseUnavailable
 
 ACQUIRE_SECONDS = 30.0
@@ -35,9 +35,11 @@ class Pool:
         size: int,
         prepare: Callable[[Connection], Awaitable[object]] | None = None,
         *,
+        session: dict[str, str] = SESSION,
         pooled: bool = False,
     ) -> None:
         self.pooled = pooled
+        self._session = session
         self._url = url
         self._size = size
         self._prepare = prepare
@@ -139,7 +141,7 @@ class Pool:
         self._opening += 1
         connection: Connection | None = None
         try:
-            connection = await connect(self._url, pooled=self.pooled)
+            connection = await connect(self._url, self._session, pooled=self.pooled)
             if self._prepare is not None and not self.pooled:
                 await self._prepare(connection)
         except BaseException:

@@ -228,11 +228,12 @@ async def left_by(connection: Connection, incarnation: int) -> int:
 
 
 async def sweep(connection: Connection) -> None:
-    """Forgets old events, those that are too many, and what executors said that are gone."""
+    """Forgets old events, those that are too many, what executors said that are gone, and wake-ups for the ended."""
     await connection.execute(SQL["forget_old"], EVENTS_DAYS * 86_400.0)
     await prune(connection)
     await connection.execute(SQL["forget_snapshots"])
     await connection.execute(SQL["forget_crashers"], CRASHERS_SECONDS)
+    await connection.execute(SQL["forget_wakes"])
 
 
 async def prune(connection: Connection) -> None:

@@ -36,6 +36,18 @@ where not exists (select from operon.executors e where e.incarnation = s.executo
 -- name: forget_crashers
 delete from operon.crashers where at < operon.clock() - make_interval(secs => $1)
 
+-- name: forget_wakes
+-- A message or an event that came in the moment in which its receiver ended: nobody is woken by it, and each look for work
+-- would read it.
+with ended as (
+    update operon.notifications n set woke = false
+    from operon.workflows w
+    where n.woke and w.workflow_uuid = any (array[n.destination]) and w.status <> 0
+)
+delete from operon.waits x
+using operon.workflows w
+where x.due and w.workflow_uuid = any (array[x.waiter]) and w.status <> 0
+
 -- name: executors
 -- Those that are alive, then those that died of late, each with what it last said of itself.
 select e.incarnation, e.host, e.pid, e.version, e.state, e.started_at, e.died_at, e.lease_until,

@@ -18,13 +18,13 @@
         union all
         select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step, w.name
         from operon.notifications n
-        join operon.workflows w on w.workflow_uuid = n.destination
+        join operon.workflows w on w.workflow_uuid = any (array[n.destination])
         where n.woke and w.status = 0 and coalesce(n.topic, '') = any (w.wait_topics) and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
         select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step, w.name
         from operon.waits x
-        join operon.workflows w on w.workflow_uuid = x.waiter
+        join operon.workflows w on w.workflow_uuid = any (array[x.waiter])
         where x.due and w.status = 0 and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
@@ -134,13 +134,13 @@ with ours as (
     where w.workflow_uuid = any ($2) and w.owner = $1 and w.status = 0
     order by w.workflow_uuid for no key update
 ), gone as (
-    delete from operon.waits x using ours where x.waiter = ours.workflow_uuid
+    delete from operon.waits x using ours where x.waiter = any (array[ours.workflow_uuid])
 )
 update operon.workflows w
 set owner = null, wait_kind = $3, wait_what = 'its turn', wait_since = clock_timestamp(), wait_topics = null,
     wake_at = least(w.wake_at, w.created_at)
 from ours
-where w.workflow_uuid = ours.workflow_uuid
+where w.workflow_uuid = any (array[ours.workflow_uuid])
 
 -- name: die
 -- Restart budget used up, or stopped for good: visible, and can be resumed. Gives those of ours that waited for it.

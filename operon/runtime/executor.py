@@ -26,7 +26,7 @@ from operon.config import Settings
 from operon.contexts import ApplicationContext, InitializerContext
 from operon.database import executors
 from operon.database.checkpoints import prepare_checkpoint
-from operon.database.connection import Connection, connect_at_start
+from operon.database.connection import LOOK_UP, Connection, connect_at_start
 from operon.database.migrate import LOCK, migrate
 from operon.database.pool import Pool
 from operon.database.routes import Routes, find_routes
@@ -118,7 +118,7 @@ class Executor:
         self._routes = routes
         many = routes.many
         self._transactions = Pool(many.url, self.settings.pool_size, prepare_checkpoint, pooled=many.pooled)
-        self._look_ups = Pool(many.url, LOOK_UPS, pooled=many.pooled)
+        self._look_ups = Pool(many.url, LOOK_UPS, session=LOOK_UP, pooled=many.pooled)
         self._results = Results(self.catalog, self._look_ups, self._actor, lambda: self.incarnation.number)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tree_task = asyncio.create_task(self.tree.run(lambda: started.set_result(None)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from operon.database.connection import Connection
+from operon.database.connection import READ_ANYTHING, Connection
 from operon.database.pool import Pool
 from operon.errors import InvocationError
 from operon.rows import Row
@@ -24,7 +24,7 @@ async def query(look_ups: Pool, statement: str, args: tuple[Any, ...]) -> list[R
 
     async def read(connection: Connection) -> list[Row]:
         # By an error it stays open, and the pool throws the connection away.
-        await connection.execute("begin read only")
+        await connection.execute(READ_ANYTHING)
         try:
             records = await TransactionClient(connection).fetch(statement, *args, timeout=STATEMENT_SECONDS)
         except Exception as error:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 import operon
-from operon import EventKey, WorkflowContext
+from operon import EventKey, TransactionContext, WorkflowContext
 from operon.testing import TestRuntime
 
 DONE = EventKey("done", int)
@@ -56,8 +56,14 @@ async def receive(ctx: WorkflowContext, times: int) -> int:
     return total
 
 
+@operon.transaction
+async def note(ctx: TransactionContext) -> None:
+    await ctx.client.execute("select 1")
+
+
 @operon.workflow
 async def ask(ctx: WorkflowContext, times: int) -> int | None:
+    await note(ctx)
     child = await receive(ctx, times)
     ref = await ctx.monitor(child.workflow_uuid)
     for number in range(times):
@@ -80,13 +86,15 @@ async def told(runtime: TestRuntime) -> None:
         await asyncio.sleep(0.01)
 
 
-async def work(runtime: TestRuntime) -> list[Any]:
+async def work(runtime: TestRuntime, *, restart: bool = True) -> list[Any]:
     """Something of everything: parked and brought back, sent to, cancelled in time, recovered."""
     handles = [await ask(runtime.context.using(timeout=3600), 3) for _ in range(10)]
     results = [await handle.get_result(timeout=60) for handle in handles]
     for handle in handles:
         await handle.get_status()
         await runtime.context.get_event(handle.workflow_uuid, DONE, timeout=0)
+    if not restart:
+        return results
     parked = await receive(runtime.context, 1)
     await runtime.crash()
     await runtime.context.send(parked.workflow_uuid, 7, "topic", idempotency_key="k")
@@ -115,6 +123,27 @@ async def test_nothing_that_runs_all_the_time_reads_a_whole_table(waiting: int, 
         assert results == [3] * 10 + [7]
         assert await scans(runtime) == before
         assert await runtime.fetchval(READ, LARGE) - read < MOST_READ
+
+
+@pytest.mark.parametrize("small", ["empty", "nearly empty"])
+async def test_plans_that_were_made_while_the_tables_were_small_do_not_read_them_as_a_whole_later(small: str) -> None:
+    """Postgres keeps a plan until a table is analyzed again, and until then a hundred thousand rows may have come."""
+    async with TestRuntime(__name__, evict_always=True, poll_seconds=0.1, check_replay=False) as runtime:
+        if small == "nearly empty":
+            await work(runtime, restart=False)
+        await runtime.execute("analyze")
+        await work(runtime, restart=False)
+        for statement in FILL.format(waiting=2_000, finished=20_000).split(";\n"):
+            if statement.strip():
+                await runtime.execute(statement)
+        await runtime.execute("select pg_stat_force_next_flush()")
+        await runtime.execute("select pg_stat_reset()")
+
+        results = await work(runtime, restart=False)
+        await told(runtime)
+
+        assert results == [3] * 10
+        assert await runtime.fetchval(READ, LARGE) < 5_000
 
 
 PARKED = """

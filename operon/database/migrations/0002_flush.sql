@@ -41,11 +41,23 @@ begin
     with happened as (
         update operon.waits x set due = true
         from unnest(targets, coalesce(keys, array_fill(null::text, array[cardinality(targets)]))) as t (target, key)
-        where x.target = t.target and (t.key is null or x.key = t.key) and not x.due
+        where x.target = any (array[t.target]) and (t.key is null or x.key = t.key) and not x.due
         returning x.waiter
     )
     select array_agg(distinct waiter) into waiters from happened;
     return case when waiters is not null then operon.ring(me, waiters) end;
+end
+$$;
+
+-- A workflow, if this executor runs it in this epoch: then nobody takes it over before the transaction has ended. Else null.
+-- A function for the sake of the plan, which is made in the user's session: it is never one that reads all workflows.
+create function operon.hold(id uuid, me bigint, its_epoch integer) returns uuid language plpgsql
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
+begin
+    perform from operon.workflows w
+    where w.workflow_uuid = id and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0
+    for share;
+    return case when found then id end;
 end
 $$;
 
@@ -65,7 +77,9 @@ create function operon.flush(
     bells text[],
     out taken uuid[], out woken uuid[]
 ) language plpgsql
--- Planned once. A plan made while the tables were empty would scan them for ever, so scans and their joins are off.
+-- Planned once, perhaps while the tables were empty, and that plan is kept while they fill. So scans and their joins are
+-- off. And whoever looks up many rows at a time says `= any (array[x])` here and in what follows: with a plain `=` a plan
+-- for a table that is nearly empty reads all of it along its index, for the sake of the order, and looks up the many.
 set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
@@ -120,11 +134,12 @@ begin
     end if;
     if f_uuid is not null then
         update operon.workflows w
-        set status = coalesce(u.status, 1), output = u.output, error = u.error, updated_at = clock_timestamp()
+        set status = coalesce(u.status, 1), output = u.output, error = u.error, updated_at = clock_timestamp(),
+            wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
         from unnest(f_uuid, f_status, f_output, f_error) as u (id, status, output, error)
         -- By the primary key. The `+ 0` keep this from the index of pending workflows, which a plan made while there were
         -- none takes for short: it would read everything that this executor owns, for each batch.
-        where w.workflow_uuid = u.id and w.owner + 0 = me and w.status + 0 = 0;
+        where w.workflow_uuid = any (array[u.id]) and w.owner + 0 = me and w.status + 0 = 0;
         get diagnostics affected = row_count;
         if affected <> cardinality(f_uuid) then
             raise exception 'executor % finished workflows that it does not own', me using errcode = 'OP002';

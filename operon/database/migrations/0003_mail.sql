@@ -58,7 +58,7 @@ begin
     if r_uuid is not null then
         delete from operon.notifications n
         using unnest(r_uuid, r_sequence) as u (id, sequence)
-        where n.destination = u.id and n.sequence = u.sequence;
+        where n.destination = any (array[u.id]) and n.sequence = u.sequence;
         get diagnostics affected = row_count;
         if affected <> cardinality(r_uuid) then
             raise exception 'a message was removed before it was received' using errcode = 'OP003';
@@ -119,7 +119,7 @@ begin
                 with wanted as materialized (
                     select distinct on (u.destination, u.key) u.n, u.destination, u.key
                     from unnest(m_destination, m_key, m_owner) with ordinality as u (destination, key, whose, n)
-                    join operon.workflows w on w.workflow_uuid = u.destination and w.status + 0 = 0
+                    join operon.workflows w on w.workflow_uuid = any (array[u.destination]) and w.status + 0 = 0
                         and operon.is_owned(u.whose, w.authenticated_user)
                     where u.key is not null
                     order by u.destination, u.key, u.n
@@ -155,7 +155,8 @@ begin
                     case when l.status is null then 4
                         when l.status <> 0 then case
                             when l.key is not null and exists (
-                                select from operon.notification_keys k where k.destination = l.destination and k.key = l.key
+                                select from operon.notification_keys k
+                                where k.destination = any (array[l.destination]) and k.key = l.key
                             ) then 3
                             when l.keep then 7 else 5 end
                         when l.key is not null and not l.n = any (coalesce(fresh, '{}')) then 3
@@ -172,7 +173,7 @@ begin
                         w.wait_kind is not null and coalesce(u.topic, '') = any (coalesce(w.wait_topics, '{}')) as woke
                     from unnest(m_destination, m_topic, m_key, m_keep, m_owner) with ordinality
                         as u (destination, topic, key, keep, whose, n)
-                    left join operon.workflows w on w.workflow_uuid = u.destination
+                    left join operon.workflows w on w.workflow_uuid = any (array[u.destination])
                         and operon.is_owned(u.whose, w.authenticated_user)
                 ) as l
                 left join lateral (
@@ -206,7 +207,7 @@ begin
             where u.code in (5, 7);
             delete from operon.notification_keys k
             using unnest(codes, m_destination, m_key) with ordinality as u (code, destination, key, n)
-            where u.code = 6 and u.n = any (fresh) and k.destination = u.destination and k.key = u.key;
+            where u.code = 6 and u.n = any (fresh) and k.destination = any (array[u.destination]) and k.key = u.key;
         end if;
         codes := told;
 
@@ -257,22 +258,22 @@ begin
             select p.id from unnest(p_uuid, p_topics) as p (id, topics)
             where p.topics is not null and exists (
                 select from operon.notifications n
-                where n.destination = p.id and coalesce(n.topic, '') = any (operon.topics(p.topics))
+                where n.destination = any (array[p.id]) and coalesce(n.topic, '') = any (operon.topics(p.topics))
             )
             union
             select x.waiter from unnest(w_waiter, w_target, w_key) as x (waiter, target, key)
             where exists (
-                    select from operon.workflows t where t.workflow_uuid = x.target and t.status + 0 <> 0
+                    select from operon.workflows t where t.workflow_uuid = any (array[x.target]) and t.status + 0 <> 0
                         -- One that was cancelled, or is dead, may be resumed, and set the event after all.
                         and (x.key = '' or t.status + 0 in (1, 2))
                 )
-                or exists (select from operon.events e where e.workflow_uuid = x.target and e.key = x.key)
+                or exists (select from operon.events e where e.workflow_uuid = any (array[x.target]) and e.key = x.key)
         );
         update operon.workflows w
         set wait_kind = p.kind, wait_what = p.what, wait_since = clock_timestamp(), wait_topics = operon.topics(p.topics),
             wake_at = pg_catalog.to_timestamp(p.wake)
         from unnest(p_uuid, p_kind, p_what, p_topics, p_wake) as p (id, kind, what, topics, wake)
-        where w.workflow_uuid = p.id and p.id = any (parked) and p.id <> all (ready);
+        where w.workflow_uuid = any (array[p.id]) and p.id = any (parked) and p.id <> all (ready);
         busy := array(select p from unnest(p_uuid) as p where p <> all (parked) or p = any (ready));
         -- Who stays runs, also in the database: it may have parked before, and been rung for before it left memory.
         if busy && locked then

@@ -3,7 +3,8 @@
 -- Starts a workflow; any executor whose application has the operation runs it.
 -- select operon.start('checkout', '{"show": "Hamlet", "seat": "A1"}')
 create function operon.start(name text, inputs json default '{}', workflow_uuid uuid default null)
-returns uuid language plpgsql set search_path = '' as $$
+returns uuid language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     id uuid := coalesce(workflow_uuid, pg_catalog.gen_random_uuid());
 begin
@@ -25,7 +26,8 @@ $$;
 -- select operon.send('0198...', '{"amount": 100}', 'payment')
 create function operon.send(
     destination uuid, body json, topic text default null, idempotency_key text default null, mailbox_limit integer default 10000
-) returns boolean language plpgsql set search_path = '' as $$
+) returns boolean language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     w operon.workflows;
 begin

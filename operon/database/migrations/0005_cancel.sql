@@ -12,8 +12,8 @@ begin
         with recursive family as (
             select w.workflow_uuid from operon.workflows w where w.workflow_uuid = root and w.status = any (states)
             union
-            select c.workflow_uuid from operon.workflows c join family f on c.parent = f.workflow_uuid
-            where c.status in (0, 3) and c.status = any (states)
+            select c.workflow_uuid from operon.workflows c join family f on c.parent = any (array[f.workflow_uuid])
+            where c.parent is not null and c.status in (0, 3) and c.status = any (states)
         )
         select workflow_uuid from family order by workflow_uuid
     );
@@ -21,7 +21,8 @@ end
 $$;
 
 -- Cancels a workflow, and its children with it. Gives those that were cancelled; none if it was finished, or unknown.
-create function operon.cancel(root uuid, reason bytea) returns uuid[] language plpgsql set search_path = '' as $$
+create function operon.cancel(root uuid, reason bytea) returns uuid[] language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     members uuid[];
     owners bigint[];
@@ -48,7 +49,8 @@ begin
     )
     where e.incarnation = any (owners);
     update operon.workflows w
-    set status = 3, error = reason, last_error = reason, updated_at = clock_timestamp()
+    set status = 3, error = reason, last_error = reason, updated_at = clock_timestamp(),
+        wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
     where w.workflow_uuid = any (members) and w.status = 0;
     perform pg_catalog.pg_notify('operon_' || owner, 'revoked') from unnest(owners) as owner;
     perform operon.wake(0, members, null);
@@ -57,7 +59,8 @@ end
 $$;
 
 -- Lets a cancelled or dead workflow go on from what it has recorded, and with it what was cancelled of its children.
-create function operon.resume(root uuid) returns uuid[] language plpgsql set search_path = '' as $$
+create function operon.resume(root uuid) returns uuid[] language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     members uuid[] := operon.family(root, '{3,4}');
 begin

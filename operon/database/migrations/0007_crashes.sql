@@ -21,8 +21,8 @@ select wait_kind is null or coalesce(wake_at <= moment, false)
     or exists (select from operon.notifications n where n.destination = id and n.woke and n.sent_at <= moment)
     or exists (
         select from operon.waits x
-        join operon.workflows t on t.workflow_uuid = x.target
-        left join operon.events e on e.workflow_uuid = x.target and e.key = x.key
+        join operon.workflows t on t.workflow_uuid = any (array[x.target])
+        left join operon.events e on e.workflow_uuid = any (array[x.target]) and e.key = x.key
         where x.waiter = id and x.due and coalesce(e.set_at, t.updated_at) <= moment
     )
 $$;

@@ -2,7 +2,8 @@
 
 -- Sends a dead letter to its workflow again, once: with a key of its own, and in the transaction that takes it out of the
 -- dead. False when there is no such letter any more.
-create function operon.requeue(destination uuid, sequence bigint) returns boolean language plpgsql set search_path = '' as $$
+create function operon.requeue(destination uuid, sequence bigint) returns boolean language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     letter operon.dead_letters;
 begin

@@ -33,7 +33,7 @@ $$select convert_from(substr(body, 64, 36), 'UTF8')::uuid$$;
 -- One workflow wants to be told of the end of another, in the caller's transaction, which holds READ COMMITTED.
 -- 'monitoring'; 'down' if it has ended and so the message is there already; 'unknown', also if it is not `whose`.
 create function operon.monitor(ref uuid, target uuid, watcher uuid, whose text) returns text language plpgsql
-set search_path = '' as $$
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     w operon.workflows;
 begin
@@ -79,11 +79,11 @@ begin
             select u.n, u.ref, u.target, u.watcher, w.wait_kind is null as runs,
                 w.wait_kind is not null and coalesce('operon.down' = any (w.wait_topics), false) as woke
             from unnest(refs, targets, watchers) with ordinality as u (ref, target, watcher, n)
-            join operon.workflows w on w.workflow_uuid = u.watcher and w.status + 0 not in (1, 2)
+            join operon.workflows w on w.workflow_uuid = any (array[u.watcher]) and w.status + 0 not in (1, 2)
         ), sent as (
             insert into operon.notifications (destination, topic, body, woke)
             select t.watcher, 'operon.down', operon.down(t.ref, w), t.woke
-            from told t join operon.workflows w on w.workflow_uuid = t.target
+            from told t join operon.workflows w on w.workflow_uuid = any (array[t.target])
         )
         select array_agg(distinct t.watcher) filter (where t.runs or t.woke),
             array_agg(distinct t.watcher) filter (where not (t.runs or t.woke))
@@ -95,14 +95,15 @@ begin
     -- What those who ended for good had monitored. What is locked is being taken away by somebody else.
     delete from operon.monitors m where m.ref = any (array(
         select x.ref from operon.monitors x
-        join operon.workflows w on w.workflow_uuid = x.watcher and w.status + 0 in (1, 2)
+        join operon.workflows w on w.workflow_uuid = any (array[x.watcher]) and w.status + 0 in (1, 2)
         where x.watcher = any (ended) for update of x skip locked
     ));
     return direct;
 end
 $$;
 
--- As before, and tells monitors of an end.
+-- As before. At an end monitors are told, and what would have woken the workflow, or was to, does not any more: every look
+-- for work would read it, for ever.
 create or replace function operon.wake(me bigint, targets uuid[], keys text[]) returns uuid[] language plpgsql
 set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -112,11 +113,13 @@ begin
     with happened as (
         update operon.waits x set due = true
         from unnest(targets, coalesce(keys, array_fill(null::text, array[cardinality(targets)]))) as t (target, key)
-        where x.target = t.target and (t.key is null or x.key = t.key) and not x.due
+        where x.target = any (array[t.target]) and (t.key is null or x.key = t.key) and not x.due
         returning x.waiter
     )
     select array_agg(distinct waiter) into waiters from happened;
     if keys is null then
+        update operon.notifications n set woke = false where n.destination = any (targets) and n.woke;
+        delete from operon.waits x where x.waiter = any (targets);
         waiters := waiters || operon.tell_monitors(targets);
     end if;
     return case when waiters is not null then operon.ring(me, waiters) end;
@@ -126,7 +129,7 @@ $$;
 -- Stops a workflow for good, with those of its children that are not to go on without it: which ones, the steps say that
 -- started them. Its executor first, if it comes to that, as a flush and `operon.cancel` do.
 create function operon.die(id uuid, me bigint, error bytea, reason bytea) returns uuid[] language plpgsql
-set search_path = '' as $$
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     children uuid[] := array(
         select (convert_from(c.output, 'UTF8')::json ->> 0)::uuid from operon.checkpoints c
@@ -137,7 +140,9 @@ begin
     if cardinality(children) > 0 then
         perform from operon.executors e where e.incarnation = me for update;
     end if;
-    update operon.workflows w set status = 4, error = die.error, last_error = die.error, updated_at = clock_timestamp()
+    update operon.workflows w
+    set status = 4, error = die.error, last_error = die.error, updated_at = clock_timestamp(),
+        wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
     where w.workflow_uuid = id and w.owner = me and w.status = 0;
     if not found then
         return null;
@@ -149,7 +154,8 @@ $$;
 
 -- As before. Among those that go on together an end that was not yet received has not happened: its message becomes the
 -- monitor again that it came from. So a supervisor that is resumed still has the children that were cancelled with it.
-create or replace function operon.resume(root uuid) returns uuid[] language plpgsql set search_path = '' as $$
+create or replace function operon.resume(root uuid) returns uuid[] language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     members uuid[] := operon.family(root, '{3,4}');
 begin

@@ -28,7 +28,8 @@ create table operon.suspensions (
 -- if that suspends the name, when one of them is tried.
 create function operon.count_crash(
     id uuid, many integer, window_seconds float8, pause_seconds float8, out in_all integer, out tried_at float8
-) language plpgsql set search_path = '' as $$
+) language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     crasher operon.crashers;
     furthest integer;
@@ -81,7 +82,8 @@ $$;
 create function operon.set_aside(
     me bigint, id uuid, its_epoch integer, receipt integer, its_topic text, its_body bytea, times integer, why text,
     pause smallint
-) returns boolean language plpgsql set search_path = '' as $$
+) returns boolean language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     is_stuck boolean; -- it has recorded nothing since
 begin

@@ -5,7 +5,8 @@
 -- written after it was taken over or cancelled.
 create function operon.keep_attempts(
     me bigint, id uuid, its_epoch integer, call integer, call_kind smallint, its_name text, its_attempts bytea
-) returns boolean language plpgsql set search_path = '' as $$
+) returns boolean language plpgsql
+set search_path = '' set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 begin
     perform from operon.executors e where e.incarnation = me and e.state <> 2 for share;
     if not found then
