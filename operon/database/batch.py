@@ -269,9 +269,17 @@ class Batch:
     async def durable(self, workflow_uuid: UUID) -> None:
         """Waits until the records of a workflow are durable; raises what became of them if they never will be."""
         if not self.done:
-            waiter = asyncio.get_running_loop().create_future()
-            self.waiters.append(waiter)
-            await waiter
+            await self.waiter()
+        self.require(workflow_uuid)
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Done when it is settled, which it is not yet."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        return waiter
+
+    def require(self, workflow_uuid: UUID) -> None:
+        """Raises what became of the records of a workflow, when it is settled, if they are not durable."""
         if self.error is not None:
             raise self.error
         if self.failed is not None and (failure := self.failed.get(workflow_uuid)) is not None:

@@ -54,6 +54,7 @@ class Committer:
         on_mail: Callable[[Batch], None],
         on_revoked: Callable[[Sequence[UUID]], None] = lambda _: None,
         on_forgotten: Callable[[], None] = lambda: None,
+        on_away: Callable[[float], None] = lambda _: None,
         telemetry: Telemetry = SILENT,
     ) -> None:
         self._writer = writer
@@ -61,6 +62,7 @@ class Committer:
         self._on_fenced = on_fenced
         self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
         self._on_forgotten = on_forgotten  # called when nothing of them is left: they may be claimed here again
+        self._on_away = on_away  # called again and again while the database is away, with the seconds
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._telemetry = telemetry
         self._queue: deque[Batch] = deque()
@@ -322,7 +324,7 @@ class Committer:
                 if is_conflict(error) and not batch.statements:
                     failures += 1  # two executors that wake the same workflows: one of them goes first
                 elif is_weather(error) and not (batch.statements and self._writer.usable):
-                    if await self._landed(batch, error, failures):
+                    if await self._landed(batch, error, failures, began):
                         batch.taken = batch.keyed
                         return
                     failures += 1
@@ -349,10 +351,11 @@ class Committer:
         else:
             self._on_forgotten()
 
-    async def _landed(self, batch: Batch, error: Exception, failures: int) -> bool:
+    async def _landed(self, batch: Batch, error: Exception, failures: int, began: float) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""
         while True:
             pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            self._on_away(time.monotonic() - began)
             logger.warning("a flush was interrupted (%s); looking whether it landed", type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             try:

@@ -38,6 +38,7 @@ from operon.runtime.crowds import Crowds
 from operon.runtime.entry import EntryInvoker
 from operon.runtime.events import EventLog, Kind
 from operon.runtime.incarnation import Incarnation
+from operon.runtime.patience import PATIENCE_SECONDS
 from operon.runtime.pulse import Pulse
 from operon.runtime.query import query
 from operon.runtime.results import Results
@@ -331,9 +332,17 @@ class Executor:
         return self.incarnation.spawner
 
     async def _replaced(self) -> None:
-        """Waits for the incarnation that follows a fenced one."""
-        if self._replacing is not None:
-            await asyncio.shield(self._replacing)
+        """Waits for the incarnation that follows a fenced one; DatabaseUnavailable when it is long in coming."""
+        if self._replacing is None:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asyncio.shield(self._replacing)
+        except TimeoutError:
+            raise DatabaseUnavailable(
+                f"this executor was declared dead, and for {PATIENCE_SECONDS:g} s could not register anew",
+                hint="try again when the database is back, with the same workflow UUID or idempotency key",
+            ) from None
 
     def _name_of(self, workflow_uuid: UUID) -> str | None:
         actor = None if self._incarnation is None else self._incarnation.live.get(workflow_uuid)

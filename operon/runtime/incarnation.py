@@ -47,6 +47,7 @@ from operon.runtime.events import Kind, Record
 from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.parking import Parker
+from operon.runtime.patience import Patience
 from operon.runtime.recovery import Recovery
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
@@ -112,6 +113,7 @@ class Incarnation:
             pooled=own.pooled,
         )
         self._writer = Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled)
+        self.patience = Patience()
         self.committer = Committer(
             self._writer,
             self.lease,
@@ -119,6 +121,7 @@ class Incarnation:
             self._committed,
             self._revoked,
             lambda: self.activator.ring(),
+            self.patience.away,
             telemetry,
         )
         self.transactions = TransactionRunner(transactions, self.quiet)

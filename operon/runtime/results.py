@@ -24,13 +24,13 @@ from operon.errors import ExecutorStopped, NonExistentWorkflowError, ResultTimeo
 from operon.failures import decode_error, encode_error
 from operon.given import as_seconds
 from operon.runtime.outcome import Ended
+from operon.runtime.patience import PATIENCE_SECONDS
 from operon.runtime.waits import Bell
 from operon.status import Status, WorkflowStatus
 
 if TYPE_CHECKING:
     from operon.runtime.workflow_actor import WorkflowActor
 
-PATIENCE_SECONDS = 30.0  # how long a caller waits for a database that is away
 FINISHED_FOR_GOOD = (Status.SUCCESS.code, Status.ERROR.code)
 
 

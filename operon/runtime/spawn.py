@@ -24,6 +24,7 @@ from operon.operations import Operation
 from operon.runtime.callers import traced
 from operon.runtime.crowds import Places
 from operon.runtime.journal import clock
+from operon.runtime.patience import PATIENCE_SECONDS
 from operon.runtime.results import Results
 from operon.runtime.waits import WaitKind
 from operon.runtime.workflow_actor import WorkflowActor
@@ -59,7 +60,8 @@ class Spawner:
         deadline: float | None = None,
         fresh: UUID | None = None,
     ) -> WorkflowHandle[Any]:
-        """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError.
+        """A handle once the start is durable. Raises InputError before anything ran, WorkflowConflictError,
+        DatabaseUnavailable.
 
         fresh: the UUID if none was chosen; nobody knows it yet.
         """
@@ -72,7 +74,7 @@ class Spawner:
             return await self._start_chosen(operation, caller, chosen, inputs, deadline)
         uuid = fresh or incarnation.new_uuid()
         if self._has_to_wait(operation.name):
-            await self._hold(operation, caller, uuid, inputs, deadline).durable(uuid)
+            await self._confirmed(self._hold(operation, caller, uuid, inputs, deadline), uuid, uuid)
             return WorkflowHandle(self.results, uuid)
         actor = WorkflowActor(incarnation, operation, uuid, caller, inputs, deadline=deadline, new=True)
         actor.arguments = (args, kwargs)
@@ -80,8 +82,14 @@ class Spawner:
         incarnation.spawn(actor)
         batch = incarnation.committer.start(actor.workflow_uuid, operation.name, inputs, caller, deadline=deadline)
         actor.begun = (batch, len(batch.s_uuid) - 1)
-        await batch.durable(actor.workflow_uuid)
-        return WorkflowHandle(StartedHere(actor, self.results), actor.workflow_uuid)
+        await self._confirmed(batch, uuid, uuid)
+        return WorkflowHandle(StartedHere(actor, self.results), uuid)
+
+    async def _confirmed(self, batch: Batch, lane: UUID, workflow_uuid: UUID) -> None:
+        """Waits until what somebody from outside has said is durable. DatabaseUnavailable after a long outage."""
+        if not batch.done:
+            await self._incarnation.patience.of(batch.waiter(), workflow_uuid)
+        batch.require(lane)
 
     def begin_child(
         self,
@@ -167,7 +175,7 @@ class Spawner:
         lane = uuid7()
         trace = self.telemetry.outgoing(caller.traceparent, destination)
         letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace, owner)
-        await incarnation.committer.letter(letter).durable(lane)
+        await self._confirmed(incarnation.committer.letter(letter), lane, destination)
         return letter
 
     async def _start_chosen(
@@ -183,12 +191,12 @@ class Spawner:
                 )
                 self._starting[uuid] = task
                 task.add_done_callback(lambda task: self._begun(uuid, task))
-            await asyncio.shield(task)
+            await self._incarnation.patience.of(asyncio.shield(task), uuid)
             actor = self._incarnation.live.get(uuid)
         if actor is not None:
             self._check(uuid, operation, caller, inputs, actor.operation.name, actor.caller.user, actor.inputs)
             return WorkflowHandle(StartedHere(actor, self.results), uuid)
-        row = await self._incarnation.look_ups.ask(lambda connection: workflows.attach(connection, uuid))
+        row = await self._incarnation.look_ups.ask(lambda c: workflows.attach(c, uuid), PATIENCE_SECONDS)
         if row is None:
             raise NonExistentWorkflowError(f"workflow {uuid} was removed while it was being started")
         self._check(uuid, operation, caller, inputs, row.name, row.authenticated_user, row.inputs)

@@ -1,23 +1,27 @@
 """Promise: an outage of the database that is longer than every lease costs nothing but the time.
 
 Four executors run 200 workflows; the server is away for three leases. Everybody's lease runs out, and nobody may draw a
-conclusion from that: no executor is declared dead, no workflow spends of its budget, and everything finishes.
+conclusion from that: no executor is declared dead, no workflow spends of its budget, and everything finishes. Whoever
+asked from outside of any workflow is not kept waiting for all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 import operon
 from operon.database import embedded
+from operon.runtime import patience
 from operon.testing import TestRuntime
+from tests.guarantees.executors.process import until as until_true
 
 EXECUTORS = 4
 WORKFLOWS = 200
@@ -88,3 +92,44 @@ async def test_an_outage_of_three_leases_costs_four_executors_and_200_workflows_
         assert await runtime.fetchval("select count(*) from ledger") == WORKFLOWS * 6
         assert await runtime.fetchval("select count(distinct (workflow_uuid, entry)) from ledger") == WORKFLOWS * 6
         assert await runtime.fetchval("select count(*) from operon.executors where state = 2") == 0
+
+
+@operon.workflow
+async def hears(ctx: operon.WorkflowContext) -> list[str]:
+    return [await ctx.recv("words", required=True) for _ in range(2)]
+
+
+@operon.workflow
+async def greets(ctx: operon.WorkflowContext, name: str) -> str:
+    return f"hello {name}"
+
+
+async def test_a_caller_from_outside_is_told_of_a_long_outage_and_what_was_asked_for_happens_once(
+    own_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.3)
+    url = await embedded.start(own_server, production=False)
+    async with TestRuntime(__name__, database_url=url, **QUICK) as runtime:
+        ctx, chosen = runtime.context, uuid4()
+        hearing = await hears(ctx)
+        await embedded.stop(own_server)
+
+        asked: list[Callable[[], Coroutine[Any, Any, object]]] = [
+            lambda: greets(ctx.using(workflow_uuid=chosen), "ada"),
+            lambda: ctx.send(hearing.workflow_uuid, "once", "words", idempotency_key="first"),
+            lambda: greets(ctx, "bob"),
+        ]
+        async with asyncio.timeout(20):
+            told = await asyncio.gather(*(ask() for ask in asked), return_exceptions=True)
+        await embedded.start(own_server, production=False)
+        async with asyncio.timeout(60):
+            for ask in asked[:2]:
+                await ask()
+            await ctx.send(hearing.workflow_uuid, "twice", "words")
+
+            assert [type(answer) for answer in told] == [operon.DatabaseUnavailable] * 3
+            assert str(chosen) in str(told[0])
+            assert await hearing.get_result() == ["once", "twice"]
+            assert await ctx.retrieve_workflow(chosen).get_result() == "hello ada"
+            until = "select count(*) = 2 and bool_and(status = 1) from operon.workflows where name = 'greets'"
+            await until_true(runtime.database_url, until)

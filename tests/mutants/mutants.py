@@ -406,6 +406,38 @@ MUTANTS = (
         "tests/guarantees/test_suspensions.py::test_a_canary_has_not_passed_while_its_crash_is_being_recorded",
     ),
     mutant(
+        "a caller from outside waits for as long as the database is away",
+        "operon/runtime/patience.py",
+        "if seconds < PATIENCE_SECONDS:",
+        "if seconds > 0:",
+        "tests/guarantees/test_outage.py"
+        "::test_a_caller_from_outside_is_told_of_a_long_outage_and_what_was_asked_for_happens_once",
+    ),
+    mutant(
+        "a plan for a table with nothing in it is kept while it fills",
+        "operon/database/migrations/0002_flush.sql",
+        "where w.workflow_uuid = any (array[u.id]) and w.owner + 0 = me",
+        "where w.workflow_uuid = u.id and w.owner + 0 = me",
+        "tests/database/test_plans.py"
+        "::test_plans_that_were_made_while_the_tables_were_small_do_not_read_them_as_a_whole_later",
+    ),
+    mutant(
+        "a fence in a user's session has a plan of that session",
+        "operon/database/migrations/0002_flush.sql",
+        "set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$\nbegin\n    perform",
+        "as $$\nbegin\n    perform",
+        "tests/database/test_plans.py"
+        "::test_plans_that_were_made_while_the_tables_were_small_do_not_read_them_as_a_whole_later",
+    ),
+    mutant(
+        "a message that was never received wakes whoever has ended",
+        "operon/database/migrations/0009_links.sql",
+        "where n.destination = any (targets) and n.woke;",
+        "where false;",
+        "tests/guarantees/test_what_the_ended_leave.py"
+        "::test_a_message_that_was_never_received_wakes_nobody_once_its_workflow_has_ended",
+    ),
+    mutant(
         "a canary has passed by a step that is not durable",
         "operon/runtime/suspensions.py",
         "if journal is None or not journal.grown or journal.pending:",
