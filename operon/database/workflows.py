@@ -13,6 +13,7 @@ from operon.database.connection import Connection
 from operon.database.sql import statements
 
 SQL = statements("workflows.sql")
+OVERDUE_MAX = 100
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -187,6 +188,11 @@ async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, err
 async def cancel(connection: Connection, workflow_uuid: UUID, reason: bytes) -> list[UUID]:
     """Cancels a workflow and its children; those that were. Nothing of them commits after that."""
     return await connection.fetchval(SQL["cancel"], workflow_uuid, reason) or []
+
+
+async def overdue(connection: Connection) -> list[tuple[UUID, str]]:
+    """Workflows that are in nobody's memory and whose time is over, with their names; the first hundred."""
+    return [(uuid, name) for uuid, name in await connection.fetch(SQL["overdue"], OVERDUE_MAX)]
 
 
 async def resume(connection: Connection, workflow_uuid: UUID) -> list[UUID]:

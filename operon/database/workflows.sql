@@ -88,6 +88,12 @@ where w.status between 1 and 3 and w.name = any ($1)
 order by w.workflow_uuid desc
 limit $2
 
+-- name: overdue
+-- Workflows whose time is over, and that are in nobody's memory; those that are overdue the longest first.
+select w.workflow_uuid, w.name from operon.workflows w
+where w.status = 0 and w.deadline < (select operon.clock()) and (w.wait_kind is not null or w.owner is null)
+order by w.deadline limit $1
+
 -- name: outcomes
 -- What is known of these workflows, finished or not; unknown ones have no row.
 select workflow_uuid, name, status, owner, output, error, authenticated_user

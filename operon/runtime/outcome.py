@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from operon.catalog import Catalog
-from operon.errors import OperonInternalError, WorkflowCancelledError, WorkflowDeadError
+from operon.errors import OperonInternalError, WorkflowCancelledError, WorkflowDeadError, WorkflowTimeout
 from operon.failures import decode_error
 from operon.status import Status
 
@@ -34,3 +34,11 @@ class Ended(NamedTuple):
                 raise WorkflowCancelledError(f"{self.name!r} {workflow_uuid} was cancelled")
             case _:
                 raise OperonInternalError(f"{self.name!r} {workflow_uuid} ended as {self.status} without an outcome")
+
+
+def timed_out(name: str, workflow_uuid: UUID) -> WorkflowTimeout:
+    """What a workflow is cancelled with whose time is over."""
+    return WorkflowTimeout(
+        f"{name!r} {workflow_uuid} was cancelled: its timeout had passed",
+        hint="what it has recorded stands; give it more time with ctx.using(timeout=...)",
+    )

@@ -24,14 +24,13 @@ from operon.errors import (
     OperonInternalError,
     StopActor,
     WorkflowCancelledError,
-    WorkflowTimeout,
 )
 from operon.failures import encode_error
 from operon.operations import Operation, Workflow
 from operon.runtime.invoke import StepInvoker
 from operon.runtime.journal import Journal
 from operon.runtime.mailbox import Mailbox
-from operon.runtime.outcome import Ended
+from operon.runtime.outcome import Ended, timed_out
 from operon.runtime.waits import Bell, Wait, Waits
 from operon.status import Status
 from operon.telemetry.hidden import hide
@@ -395,14 +394,7 @@ class WorkflowActor:
 
     def _expired(self) -> None:
         """Its time is over."""
-        self.halt(
-            Cancelled(
-                WorkflowTimeout(
-                    f"{self.operation.name!r} {self.workflow_uuid} was cancelled: its timeout had passed",
-                    hint="what it has recorded stands; give it more time with ctx.using(timeout=...)",
-                )
-            )
-        )
+        self.halt(Cancelled(timed_out(self.operation.name, self.workflow_uuid)))
 
     # ------------------------------------------------------------------ the end
 

@@ -9,6 +9,7 @@ import pytest
 
 from operon.runtime.executor import Executor
 from operon.testing import replays
+from tests.guarantees.executors.process import private_folder
 from tests.guarantees.worker import case
 
 
@@ -17,6 +18,13 @@ async def server(tmp_path: Path) -> AsyncGenerator[case.Server]:
     """Where cases are made."""
     async with case.server(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+async def own_server() -> AsyncGenerator[Path]:
+    """A folder for a server of this test's own, which it may stop and crash."""
+    async with private_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ import pytest
 
 import operon
 from operon import Status
-from operon.runtime.waits import WaitKind
 from operon.testing import TestRuntime
 from tests.guarantees.worker.case import Server
 from tests.guarantees.worker.life import Start
@@ -106,7 +105,7 @@ async def test_the_budget_is_counted_in_the_database_and_ends_in_dead(runtime: T
 
     assert cause.lives == BUDGET + 1
     assert [tuple(row) for row in await runtime.fetch(CRASHES, handle.workflow_uuid)] == [
-        (BUDGET + 1, 2, WaitKind.CRASH, Status.DEAD.code)
+        (BUDGET + 1, 2, None, Status.DEAD.code)
     ]
 
 

@@ -8,8 +8,7 @@ asked from outside of any workflow is not kept waiting for all of it.
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -54,14 +53,6 @@ async def trade(ctx: operon.WorkflowContext) -> list[str]:
     first = [await book(ctx, f"before-{number}") for number in range(3)]
     await hold(ctx)
     return first + [await book(ctx, f"after-{number}") for number in range(3)]
-
-
-@pytest.fixture
-async def own_server() -> AsyncIterator[Path]:
-    """A folder for a server of this test's own, which it may stop."""
-    folder = Path(tempfile.mkdtemp(prefix="operon-outage-", dir="/tmp"))
-    yield folder
-    await asyncio.to_thread(embedded.EmbeddedPostgres(folder).remove)
 
 
 @pytest.mark.long

@@ -10,9 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -152,14 +150,6 @@ TERMINATE_ONE = """
         order by random() limit 1
     ) as victim
 """
-
-
-@pytest.fixture
-async def own_server() -> AsyncIterator[Path]:
-    """A folder for a server of this test's own, which it may crash."""
-    folder = Path(tempfile.mkdtemp(prefix="operon-weather-", dir="/tmp"))
-    yield folder
-    await asyncio.to_thread(embedded.EmbeddedPostgres(folder).remove)
 
 
 async def crash_server(url: str) -> None:

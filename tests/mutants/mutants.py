@@ -47,7 +47,6 @@ FLUSH = "operon/database/migrations/0002_flush.sql"
 MAIL = "operon/database/migrations/0003_mail.sql"
 LINKS = "operon/database/migrations/0009_links.sql"
 CANCEL = "operon/database/migrations/0005_cancel.sql"
-CHECKPOINTS = "operon/database/checkpoints.sql"
 WORKFLOWS = "operon/database/workflows.sql"
 LEASE = "operon/database/lease.py"
 COMMITTER = "operon/runtime/committer.py"
@@ -92,8 +91,8 @@ MUTANTS = (
     mutant(
         "a flush ends workflows of others",
         FLUSH,
-        "where w.workflow_uuid = u.id and w.owner + 0 = me and w.status + 0 = 0;",
-        "where w.workflow_uuid = u.id and w.status + 0 = 0;",
+        "where w.workflow_uuid = any (array[u.id]) and w.owner + 0 = me and w.status + 0 = 0;",
+        "where w.workflow_uuid = any (array[u.id]) and w.status + 0 = 0;",
         f"{COMMITTING}::test_finishing_what_another_owns_fences",
     ),
     mutant(
@@ -113,30 +112,30 @@ MUTANTS = (
     # ------------------------------------------------------------------ the fence of a transaction
     mutant(
         "a transaction does not ask for its epoch",
-        CHECKPOINTS,
-        "and w.owner = $3::bigint and w.epoch = $4::integer and w.status = 0 for share",
-        "and w.owner = $3::bigint and $4::integer is not null and w.status = 0 for share",
+        FLUSH,
+        "and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
+        "and w.owner + 0 = me and w.status + 0 = 0\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction does not ask for its owner",
-        CHECKPOINTS,
-        "and w.owner = $3::bigint and w.epoch = $4::integer and w.status = 0 for share",
-        "and $3::bigint is not null and w.epoch = $4::integer and w.status = 0 for share",
+        FLUSH,
+        "and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
+        "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction commits for a workflow that was cancelled",
-        CHECKPOINTS,
-        "and w.epoch = $4::integer and w.status = 0 for share",
-        "and w.epoch = $4::integer for share",
+        FLUSH,
+        "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
+        "and w.epoch = its_epoch\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction looks at its workflow's row and does not lock it",
-        CHECKPOINTS,
-        "and w.status = 0 for share",
-        "and w.status = 0",
+        FLUSH,
+        "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
+        "and w.epoch = its_epoch and w.status + 0 = 0;",
         f"{FENCES}::test_a_takeover_waits_for_a_transaction_that_has_passed_its_fence",
     ),
     # ------------------------------------------------------------------ ownership
@@ -258,7 +257,7 @@ MUTANTS = (
     mutant(
         "a flush that was not acknowledged is taken for failed",
         COMMITTER,
-        "if await self._landed(batch, error, failures):",
+        "if await self._landed(batch, error, failures, began):",
         "if False:",
         f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
     ),
@@ -415,7 +414,7 @@ MUTANTS = (
     ),
     mutant(
         "a plan for a table with nothing in it is kept while it fills",
-        "operon/database/migrations/0002_flush.sql",
+        FLUSH,
         "where w.workflow_uuid = any (array[u.id]) and w.owner + 0 = me",
         "where w.workflow_uuid = u.id and w.owner + 0 = me",
         "tests/database/test_plans.py"
@@ -423,7 +422,7 @@ MUTANTS = (
     ),
     mutant(
         "a fence in a user's session has a plan of that session",
-        "operon/database/migrations/0002_flush.sql",
+        FLUSH,
         "set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$\nbegin\n    perform",
         "as $$\nbegin\n    perform",
         "tests/database/test_plans.py"
@@ -431,7 +430,7 @@ MUTANTS = (
     ),
     mutant(
         "a message that was never received wakes whoever has ended",
-        "operon/database/migrations/0009_links.sql",
+        LINKS,
         "where n.destination = any (targets) and n.woke;",
         "where false;",
         "tests/guarantees/test_what_the_ended_leave.py"

@@ -9,8 +9,8 @@ import pytest
 
 from operon.cli.diagnosis import RUNTIME_CONNECTIONS
 from operon.config import Settings
-from operon.database import testbed
-from tests.guarantees.executors.process import private_database
+from operon.database import embedded, testbed
+from tests.guarantees.executors.process import private_database, private_folder
 from tests.workers.test_workers import started
 
 WORKERS = 8
@@ -25,7 +25,10 @@ LEFT = "select count(*) from operon.workflows where status = 0"
 @pytest.mark.long
 async def test_eight_executors_that_start_on_20000_ready_workflows_do_not_exhaust_the_connections() -> None:
     most = 0
-    async with private_database() as url:
+    async with (
+        private_folder() as folder,
+        private_database(await embedded.start(folder, production=False)) as url,
+    ):
         await testbed.fetch(url, READY)
         done = asyncio.Event()
 

@@ -9,12 +9,14 @@ import re
 import secrets
 import signal
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from operon.database import testbed
+from operon.database import embedded, testbed
 from operon.testing import FOLDER, SERVER, with_database
 
 SERVES = re.compile(rb"serves (http://\S+)")
@@ -97,15 +99,25 @@ async def announced(process: asyncio.subprocess.Process) -> str:
 
 
 @asynccontextmanager
-async def private_database() -> AsyncGenerator[str]:
+async def private_database(server: str | None = None) -> AsyncGenerator[str]:
     """The URL of a migrated database of its own."""
-    server = os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
+    server = server or os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
     name = f"operon_test_{secrets.token_hex(6)}"
     await testbed.create_database(server, name)
     try:
         yield with_database(server, name)
     finally:
         await testbed.drop_database(server, name)
+
+
+@asynccontextmanager
+async def private_folder() -> AsyncGenerator[Path]:
+    """A folder for an embedded server of a test's own, which it may stop and crash, or use up."""
+    folder = Path(tempfile.mkdtemp(prefix="operon-own-", dir="/tmp"))  # a socket's path has to be short
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(embedded.EmbeddedPostgres(folder).remove)
 
 
 async def until(database_url: str, question: str, *args: Any) -> Any:
