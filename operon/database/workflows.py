@@ -13,7 +13,6 @@ from operon.database.connection import Connection
 from operon.database.sql import statements
 
 SQL = statements("workflows.sql")
-OVERDUE_MAX = 100
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -46,6 +45,13 @@ class Candidate(NamedTuple):
     name: str
 
 
+class Aside(msgspec.Struct, frozen=True):
+    """What a look for work says besides."""
+
+    suspended: dict[str, float | None] | None
+    overdue: dict[UUID, str] | None
+
+
 class Found(NamedTuple):
     """What a look for work found."""
 
@@ -53,6 +59,7 @@ class Found(NamedTuple):
     now: float  # the database's time
     revoked: bool  # workflows of this executor were cancelled
     suspended: Mapping[str, float | None]  # names, and when one of each is tried
+    overdue: Mapping[UUID, str]  # workflows whose time is over, and their names
 
 
 class Crashes(NamedTuple):
@@ -112,10 +119,9 @@ async def candidates(
 ) -> Found:
     """Work for this executor, the database's time, and what else an executor has to know of."""
     rows = await connection.fetch(SQL["candidates"], incarnation, names, limit, ahead_seconds, suspects)
-    *found, (_, revoked, now, _, suspended) = rows
-    return Found(
-        [Candidate(*row) for row in found], now, revoked, {} if suspended is None else msgspec.json.decode(suspended)
-    )
+    *found, (_, revoked, now, _, said) = rows
+    aside = msgspec.json.decode(said, type=Aside)
+    return Found([Candidate(*row) for row in found], now, revoked, aside.suspended or {}, aside.overdue or {})
 
 
 async def claim(connection: Connection, incarnation: int, workflows: Iterable[UUID]) -> list[Claimed]:
@@ -188,11 +194,6 @@ async def die(connection: Connection, incarnation: int, workflow_uuid: UUID, err
 async def cancel(connection: Connection, workflow_uuid: UUID, reason: bytes) -> list[UUID]:
     """Cancels a workflow and its children; those that were. Nothing of them commits after that."""
     return await connection.fetchval(SQL["cancel"], workflow_uuid, reason) or []
-
-
-async def overdue(connection: Connection) -> list[tuple[UUID, str]]:
-    """Workflows that are in nobody's memory and whose time is over, with their names; the first hundred."""
-    return [(uuid, name) for uuid, name in await connection.fetch(SQL["overdue"], OVERDUE_MAX)]
 
 
 async def resume(connection: Connection, workflow_uuid: UUID) -> list[UUID]:

@@ -2,8 +2,9 @@
 -- Work for this executor, of names that its application knows: others stay where they are and cost nothing, until an
 -- executor with the code comes. First what nobody alive runs; then parked workflows, of its own and of the dead, that
 -- have got what they waited for, or soon will have (`wake_at`). Suspects only if one may be tried now ($5). The last
--- row, without a workflow, is the time, whether workflows of this executor were cancelled, and which names are suspended
--- until when.
+-- row, without a workflow, is the time, whether workflows of this executor were cancelled, which names are suspended until
+-- when, and which workflows should have been cancelled by now and are in nobody's memory: those first that have waited
+-- longest for it.
 (
     select c.workflow_uuid, c.mine, c.wake_at, operon.is_suspect(c.workflow_uuid, c.crash_count, c.crash_step), c.name
     from (
@@ -43,7 +44,16 @@
 union all
 select null, exists (select from operon.executors e where e.incarnation = $1 and e.revoked is not null),
     extract(epoch from operon.clock())::float8, null,
-    (select json_object_agg(s.name, extract(epoch from s.until))::text from operon.suspensions s)
+    json_build_object(
+        'suspended', (select json_object_agg(s.name, extract(epoch from s.until)) from operon.suspensions s),
+        'overdue', (
+            select json_object_agg(o.workflow_uuid, o.name) from (
+                select w.workflow_uuid, w.name from operon.workflows w
+                where w.status = 0 and w.deadline < (select operon.clock()) and (w.wait_kind is not null or w.owner is null)
+                order by w.deadline limit 100
+            ) as o
+        )
+    )::text
 
 -- name: claim
 -- Takes what is still there to take. The epoch goes up, so that nothing of an earlier owner can commit any more.
@@ -87,12 +97,6 @@ from operon.workflows w
 where w.status between 1 and 3 and w.name = any ($1)
 order by w.workflow_uuid desc
 limit $2
-
--- name: overdue
--- Workflows whose time is over, and that are in nobody's memory; those that are overdue the longest first.
-select w.workflow_uuid, w.name from operon.workflows w
-where w.status = 0 and w.deadline < (select operon.clock()) and (w.wait_kind is not null or w.owner is null)
-order by w.deadline limit $1
 
 -- name: outcomes
 -- What is known of these workflows, finished or not; unknown ones have no row.

@@ -25,6 +25,7 @@ from operon.operations import Operation
 from operon.runtime.callers import caller_of
 from operon.runtime.crowds import Places
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
+from operon.runtime.overdue import Overdue
 from operon.runtime.timers import Timer
 from operon.runtime.workflow_actor import WorkflowActor
 
@@ -55,6 +56,7 @@ class Activator:
         self._complaint = ""
         self._working = False
         self._on_trial: WorkflowActor | None = None
+        self._overdue = Overdue(incarnation.results)
         self.activated = 0
 
     def ring(self) -> None:
@@ -230,6 +232,7 @@ class Activator:
         incarnation.timers.arm()
         if found.revoked:
             incarnation.committer.look()
+        await self._overdue.judge(connection, found.overdue)
         orphans: list[Candidate] = []
         suspects: list[Candidate] = []
         for candidate in await suspensions.let_through(connection, found, room=bool(room)):

@@ -24,7 +24,6 @@ from operon.database.connection import Connection, is_weather
 from operon.database.executors import Other
 from operon.masking import masked_logger
 from operon.runtime.events import Kind
-from operon.runtime.overdue import Overdue
 
 if TYPE_CHECKING:
     from operon.runtime.incarnation import Incarnation
@@ -71,7 +70,6 @@ class Recovery:
         self._poll_seconds = poll_seconds
         self._suspects: dict[int, Suspect] = {}
         self._swept_at = time.monotonic()
-        self._overdue = Overdue(incarnation)
 
     async def run(self, started: Callable[[], None]) -> None:
         """Looks until cancelled."""
@@ -81,7 +79,6 @@ class Recovery:
                 if self._incarnation.lease.trusted:
                     async with self._incarnation.look_ups.connection() as connection:
                         await self._bury(connection)
-                        await self._overdue.look(connection)
                         await self._sweep(connection)
             except Exception as error:
                 if not is_weather(error):

@@ -131,7 +131,7 @@ executors.leave
 # These change something that others see. After any other message is as good as before the next one.
 COMMITTING = ("flush", "commit", "executors.leave")
 
-# What goes on beside all that, as often as the clock says: the heartbeat, and looks for work, the dead and the overdue.
+# What goes on beside all that, as often as the clock says: the heartbeat, and the look for work.
 BESIDE = {
     "prepare executors.renew",
     "executors.renew",
@@ -139,8 +139,6 @@ BESIDE = {
     "executors.others",
     "prepare workflows.candidates",
     "workflows.candidates",
-    "prepare workflows.overdue",
-    "workflows.overdue",
 }
 
 # ... and, in a life of more than a second: that it still hears notifications; what operators want to know; and the poll
