@@ -45,6 +45,7 @@ def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant
 
 FLUSH = "operon/database/migrations/0002_flush.sql"
 MAIL = "operon/database/migrations/0003_mail.sql"
+HOLD = "operon/database/migrations/0012_hold.sql"
 LINKS = "operon/database/migrations/0009_links.sql"
 CANCEL = "operon/database/migrations/0005_cancel.sql"
 WORKFLOWS = "operon/database/workflows.sql"
@@ -112,28 +113,28 @@ MUTANTS = (
     # ------------------------------------------------------------------ the fence of a transaction
     mutant(
         "a transaction does not ask for its epoch",
-        FLUSH,
+        HOLD,
         "and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         "and w.owner + 0 = me and w.status + 0 = 0\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction does not ask for its owner",
-        FLUSH,
+        HOLD,
         "and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction commits for a workflow that was cancelled",
-        FLUSH,
+        HOLD,
         "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         "and w.epoch = its_epoch\n    for share;",
         f"{FENCES}::test_a_transaction_commits_only_for_the_owner_the_epoch_and_a_workflow_that_runs",
     ),
     mutant(
         "a transaction looks at its workflow's row and does not lock it",
-        FLUSH,
+        HOLD,
         "and w.epoch = its_epoch and w.status + 0 = 0\n    for share;",
         "and w.epoch = its_epoch and w.status + 0 = 0;",
         f"{FENCES}::test_a_takeover_waits_for_a_transaction_that_has_passed_its_fence",
@@ -422,7 +423,7 @@ MUTANTS = (
     ),
     mutant(
         "a fence in a user's session has a plan of that session",
-        FLUSH,
+        HOLD,
         "set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$\nbegin\n    perform",
         "as $$\nbegin\n    perform",
         "tests/database/test_plans.py"

@@ -49,18 +49,6 @@ begin
 end
 $$;
 
--- A workflow, if this executor runs it in this epoch: then nobody takes it over before the transaction has ended. Else null.
--- A function for the sake of the plan, which is made in the user's session: it is never one that reads all workflows.
-create function operon.hold(id uuid, me bigint, its_epoch integer) returns uuid language plpgsql
-set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
-begin
-    perform from operon.workflows w
-    where w.workflow_uuid = id and w.owner + 0 = me and w.epoch = its_epoch and w.status + 0 = 0
-    for share;
-    return case when found then id end;
-end
-$$;
-
 -- The group commit: everything that the live workflows of one executor have to say since the last time, in one round
 -- trip and one transaction. The update of the executor's own row is the fence: whoever declares the executor dead locks
 -- that row first, so either this batch is before the takeover, or it finds no row and nothing of it happens.
