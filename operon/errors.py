@@ -263,7 +263,7 @@ class RequestError(OperonError):
 
 
 class DatabaseUnavailable(OperonError):
-    """The database did not answer in time. Nothing is lost; try again."""
+    """The database did not answer in time. Nothing that was recorded is lost; what was asked for may still happen."""
 
     status = 503
     code = "database_unavailable"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 from operon.database import executors
-from operon.database.connection import LOOK_UP, Connection, close, connect, describe
+from operon.database.connection import Connection, close, connect, describe
 from operon.masking import masked_logger
 
 logger = masked_logger("operon.lease")
@@ -160,7 +160,7 @@ class Lease:
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 if connection is None:
-                    connection = await connect(self._url, LOOK_UP, pooled=self._pooled)
+                    connection = await connect(self._url, pooled=self._pooled)
                 snapshot, self.snapshot = self.snapshot, None
                 alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock, snapshot)
         except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from operon.contexts import InvokingContext
@@ -28,9 +28,6 @@ from operon.topics import (
     name_of,
     sent_under,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Correspondence(Door):

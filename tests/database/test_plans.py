@@ -146,6 +146,19 @@ async def test_plans_that_were_made_while_the_tables_were_small_do_not_read_them
         assert await runtime.fetchval(READ, LARGE) < 5_000
 
 
+async def test_what_an_application_asks_on_a_connection_of_ours_is_planned_as_on_any_other() -> None:
+    settings = (
+        "select current_setting('enable_' || n) as value from unnest('{seqscan,hashjoin,mergejoin}'::text[]) as n"
+    )
+    async with TestRuntime(__name__) as runtime:
+        ours = await runtime.executor.look_ups.ask(lambda connection: connection.fetch(settings))
+
+        theirs = await runtime.executor.query(settings)
+
+        assert [row["value"] for row in ours] == ["off"] * 3
+        assert [row["value"] for row in theirs] == ["on"] * 3
+
+
 PARKED = """
 insert into operon.workflows (
     workflow_uuid, name, version, inputs, owner, wait_kind, wait_what, wait_topics, wake_at

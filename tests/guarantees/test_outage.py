@@ -18,7 +18,7 @@ import pytest
 
 import operon
 from operon.database import embedded
-from operon.runtime import patience
+from operon.runtime import executor, patience
 from operon.testing import TestRuntime
 from tests.guarantees.executors.process import until as until_true
 
@@ -124,3 +124,21 @@ async def test_a_caller_from_outside_is_told_of_a_long_outage_and_what_was_asked
             assert await ctx.retrieve_workflow(chosen).get_result() == "hello ada"
             until = "select count(*) = 2 and bool_and(status = 1) from operon.workflows where name = 'greets'"
             await until_true(runtime.database_url, until)
+
+
+async def test_a_caller_is_told_when_an_executor_that_was_declared_dead_cannot_register_anew(
+    own_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "PATIENCE_SECONDS", 0.3)
+    url = await embedded.start(own_server, production=False)
+    async with TestRuntime(__name__, database_url=url, **QUICK) as runtime:
+        await embedded.stop(own_server)
+        runtime.executor.incarnation.fence()
+
+        async with asyncio.timeout(20):
+            with pytest.raises(operon.DatabaseUnavailable, match="could not register anew"):
+                await greets(runtime.context, "ada")
+
+        await embedded.start(own_server, production=False)
+        async with asyncio.timeout(60):
+            assert await (await greets(runtime.context, "ada")).get_result() == "hello ada"
