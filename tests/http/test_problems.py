@@ -112,7 +112,9 @@ async def test_an_error_of_operon_from_500_up_keeps_its_message_to_the_log(caplo
     timeout = await problem_of(ResultTimeout("step 5 of tickets.checkout"))
 
     assert (exhausted["status"], exhausted["code"], exhausted.get("detail")) == (500, "max_retries_exceeded", None)
-    assert unavailable["detail"] == "The database did not answer in time. Nothing is lost; try again."
+    assert unavailable["detail"] == (
+        "The database did not answer in time. Nothing that was recorded is lost; what was asked for may still happen."
+    )
     assert timeout["detail"] == "The result was not there in time. The workflow goes on."
     assert not [document for document in (exhausted, unavailable, timeout) if "hint" in document]
     assert "charge failed" in caplog.text
