@@ -58,12 +58,12 @@ async def hold_session_lock(connection: Connection, incarnation: int) -> bool:
     return await connection.fetchval(SQL["hold_session_lock"], SESSION_LOCK, incarnation) is True
 
 
-async def last_batch(connection: Connection, incarnation: int) -> tuple[int, bool, str | None]:
+async def last_batch(connection: Connection, incarnation: int, number: int) -> tuple[int, bool, str | None]:
     """The last batch that landed, whether this executor is dead, and what the batch's messages were answered.
 
-    Waits for a batch that is under way.
+    Waits for a batch that is under way. If the one with this number has not landed, it never will.
     """
-    row = await connection.fetchrow(SQL["last_batch"], incarnation)
+    row = await connection.fetchrow(SQL["last_batch"], incarnation, number)
     return (row["batch"], row["state"] == 2, row["answers"]) if row is not None else (0, True, None)
 
 

@@ -27,8 +27,14 @@ returning 1
 select pg_try_advisory_lock($1::integer, $2::integer)
 
 -- name: last_batch
--- Waits for a flush that may still be under way on a lost connection, then says whether it landed.
-select batch, state, answers from operon.executors where incarnation = $1 for update
+-- Waits for a flush that may still be under way on a lost connection, then says whether it landed. One that has not
+-- never will: it may be on its way to the server still, and what it carries is about to be sent anew.
+with last as (
+    select batch, state, answers from operon.executors where incarnation = $1 for update
+), lost as (
+    update operon.executors e set lost_batch = $2 from last where e.incarnation = $1 and last.batch < $2
+)
+select batch, state, answers from last
 
 -- name: others
 -- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.

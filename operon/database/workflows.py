@@ -129,6 +129,11 @@ async def claim(connection: Connection, incarnation: int, workflows: Iterable[UU
     return [Claimed(*row) for row in await connection.fetch(SQL["claim"], incarnation, list(workflows))]
 
 
+async def running(connection: Connection, incarnation: int) -> dict[UUID, str]:
+    """What an executor runs, as far as the database knows: the names of these workflows."""
+    return dict(await connection.fetch(SQL["running"], incarnation))
+
+
 async def load(connection: Connection, incarnation: int, workflows: Iterable[UUID], names: list[str]) -> list[Claimed]:
     """Those of these workflows that are ours and parked."""
     return [Claimed(*row) for row in await connection.fetch(SQL["load"], list(workflows), incarnation, names)]

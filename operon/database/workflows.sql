@@ -74,6 +74,11 @@ returning w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.au
     w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, w.wait_kind is not null, w.wait_topics,
     w.crash_count, coalesce(w.crash_step, 0)
 
+-- name: running
+-- What an executor runs, as far as the database knows.
+select w.workflow_uuid, w.name from operon.workflows w
+where w.owner = $1 and w.status = 0 and w.wait_kind is null
+
 -- name: load
 -- Parked workflows of ours that are to be brought back.
 select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authenticated_roles, w.assumed_role,

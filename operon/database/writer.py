@@ -2,7 +2,7 @@
 
 A flush is one round trip and one transaction. When the connection is lost in the middle of one, nobody knows whether
 it landed: `landed` asks, on a new connection, and waits for the old transaction if it is still under way, because both
-lock the executor's row.
+lock the executor's row. If it has not landed, its number is refused from then on.
 """
 
 from __future__ import annotations
@@ -120,9 +120,12 @@ class Writer:
         return self._connection is not None and not self._connection.is_closed()
 
     async def landed(self, incarnation: int, number: int, batch: Batch) -> bool:
-        """Whether a batch is durable, asked after its acknowledgement was lost. Raises Fenced if we are dead."""
+        """Whether a batch is durable, asked after its acknowledgement was lost; if not, it never will be.
+
+        Raises Fenced if we are dead.
+        """
         self.discard()
-        last, dead, answers = await executors.last_batch(await self.open(), incarnation)
+        last, dead, answers = await executors.last_batch(await self.open(), incarnation, number)
         if dead and last < number:
             raise Fenced(f"executor {incarnation} was declared dead")
         if last >= number and batch.mail is not None:

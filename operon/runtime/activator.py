@@ -26,6 +26,7 @@ from operon.runtime.callers import caller_of
 from operon.runtime.crowds import Places
 from operon.runtime.mailbox import LOOK_MAX, Mailbox, Message
 from operon.runtime.overdue import Overdue
+from operon.runtime.strays import Strays
 from operon.runtime.timers import Timer
 from operon.runtime.workflow_actor import WorkflowActor
 
@@ -57,6 +58,7 @@ class Activator:
         self._working = False
         self._on_trial: WorkflowActor | None = None
         self._overdue = Overdue(incarnation.results)
+        self._strays = Strays(incarnation)
         self.activated = 0
 
     def ring(self) -> None:
@@ -121,7 +123,8 @@ class Activator:
             self._working = True
             try:
                 await self._work()
-            except Exception as error:
+            except BaseException as error:
+                self._strays.doubt()  # it may have claimed something whose answer nobody has read
                 if not is_weather(error):
                     raise
                 self._incarnation.lease.shaken()
@@ -157,6 +160,7 @@ class Activator:
                 self._look_wanted = False
                 while await self._look(connection, self._names, CLAIM_MAX):
                     pass
+                await self._strays.look(connection)
                 await self._bring_back(connection)
                 await self._poll(connection)
             if self._roomy and self._room:
@@ -180,7 +184,7 @@ class Activator:
                 del self._woken[workflow_uuid]
             try:
                 with Places(incarnation.crowds) as places:
-                    settled = list(filterfalse(self._is_between, batch))
+                    settled = list(filterfalse(incarnation.is_between, batch))
                     loaded = await workflows.load(connection, incarnation.number, settled, self._names)
                     # Who is not admitted is found by a later look: what it waited for is in the database.
                     admitted = [
@@ -191,11 +195,6 @@ class Activator:
             except BaseException:
                 self._woken = {**batch, **self._woken}
                 raise
-
-    def _is_between(self, workflow_uuid: UUID) -> bool:
-        """Whether it is being recorded what becomes of a workflow that does not live: no next life before."""
-        incarnation = self._incarnation
-        return workflow_uuid in incarnation.endings.unsettled or workflow_uuid in incarnation.spawner.held
 
     async def _fill(self, connection: Connection) -> None:
         """Looks for what was held back, of the names that have room again."""
@@ -244,10 +243,10 @@ class Activator:
                 if actor is not None:
                     if candidate.wake_at is None:
                         actor.ring()
-                elif not self._is_between(candidate.workflow_uuid) and places.take(candidate.name):
+                elif not incarnation.is_between(candidate.workflow_uuid) and places.take(candidate.name):
                     self._woken[candidate.workflow_uuid] = None
                     incarnation.notifier.missed(candidate.wake_at is None)
-            elif candidate.workflow_uuid in incarnation.live or self._is_between(candidate.workflow_uuid):
+            elif incarnation.has(candidate.workflow_uuid):
                 continue  # cancelled and resumed, it may still be leaving
             else:
                 (suspects if candidate.suspect else orphans).append(candidate)

@@ -212,6 +212,14 @@ class Incarnation:
         if self.endings.pausing:
             self.endings.lives_again(actor)
 
+    def is_between(self, workflow_uuid: UUID) -> bool:
+        """Whether it is being recorded what becomes of a workflow that does not live: no next life before."""
+        return workflow_uuid in self.endings.unsettled or workflow_uuid in self.spawner.held
+
+    def has(self, workflow_uuid: UUID) -> bool:
+        """Whether a workflow lives here, or something becomes of it here."""
+        return workflow_uuid in self.live or self.is_between(workflow_uuid)
+
     def exited(self, actor: WorkflowActor, exit: Exit) -> None:
         """The last life of an actor is over: it finished, was stopped, or crashed."""
         if self.live.get(actor.workflow_uuid) is actor:

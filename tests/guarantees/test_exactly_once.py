@@ -269,6 +269,21 @@ async def test_a_second_kill_at_every_message_of_the_takeover_changes_nothing(se
     await sweep(places, killed_twice)
 
 
+async def test_a_connection_that_is_lost_at_any_message_of_the_takeover_changes_nothing(server: Server) -> None:
+    """Whoever takes over lives, and does not know what it has taken over."""
+    places = [Site(label, when, signal="CUT") for label in sorted(TAKEOVER) for when in ("before", "after")]
+
+    async def cut_once(site: Site) -> None:
+        async with server.case(str(site), **IN_MEMORY) as case:
+            starts = [Start("everything", uuid4(), ("t",))]
+            await dies(case, starts, Site("commit with checkpoint serializable", "before"))
+            assert await case.live(case.again(starts), site) == 0
+            assert len(case.results()) == 1, f"{case}: {case.news()}"
+            await case.check([starts[0].uuid])
+
+    await sweep(places, cut_once)
+
+
 async def test_every_message_of_a_takeover_is_a_place_to_die_at(server: Server) -> None:
     async with server.case("inventory of a takeover", **IN_MEMORY) as case:
         starts = [Start("everything", uuid4(), ("t",))]

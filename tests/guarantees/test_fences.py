@@ -139,6 +139,20 @@ async def test_a_flush_that_was_lost_landed_if_its_number_did_also_of_a_dead_exe
     assert await stage.writer.landed(stage.one, 2, record(uuid, 0)) is True
 
 
+async def test_a_flush_that_had_not_landed_when_it_was_asked_for_never_lands(stage: Stage) -> None:
+    uuid = await stage.started()
+
+    asked = [await stage.writer.landed(stage.one, 2, record(uuid, 0)) for _ in range(2)]
+    with pytest.raises(Fenced):  # what was sent of it arrives late
+        await stage.writer.flush(stage.one, 2, record(uuid, 0))
+    late = await stage.steps(uuid)
+    await stage.writer.flush(stage.one, 3, record(uuid, 0))
+
+    assert asked == [False, False]
+    assert late == []
+    assert await stage.steps(uuid) == [0]
+
+
 async def test_nothing_of_a_cancelled_workflow_is_flushed(stage: Stage) -> None:
     uuid = await stage.started()
     await workflows.cancel(stage.look, uuid, b"{}")

@@ -21,7 +21,7 @@ import pytest
 import operon
 from operon.database import embedded, testbed
 from operon.testing import FOLDER, SERVER, TestRuntime
-from tests.guarantees.executors.proxy import cutting_proxy
+from tests.guarantees.executors.proxy import FATES, cutting_proxy
 
 CALLS: Counter[str] = Counter()
 
@@ -73,6 +73,15 @@ async def books(ctx: operon.WorkflowContext) -> int:
 async def statements(ctx: operon.WorkflowContext) -> str:
     await ctx.execute("insert into ledger values ($1, $2)", ctx.workflow_uuid, "one")
     return await ctx.execute("insert into ledger values ($1, $2)", ctx.workflow_uuid, "two")
+
+
+@operon.workflow
+async def collects(ctx: operon.WorkflowContext) -> list[int]:
+    """Everything it is sent until it is sent nothing."""
+    found: list[int] = []
+    while (number := await ctx.recv("numbers")) is not None:
+        found.append(number)
+    return found
 
 
 RESULTS: dict[str, Any] = {"calls": ["called"] * 3, "books": 3, "statements": "INSERT 0 1"}
@@ -215,4 +224,26 @@ async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(
         assert max(CALLS.values()) == 1
 
 
-ALL_CUTS = [f"{what} {fate}" for what in ("commit", "flush") for fate in ("refused", "landed", "in the dark")]
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_message_from_outside_arrives_once_although_connections_are_cut_at_its_commit(seed: int) -> None:
+    server = os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
+    async with (
+        cutting_proxy(server, seed) as (url, proxy),
+        TestRuntime(__name__, database_url=url) as runtime,
+    ):
+        handle = await collects(runtime.context)
+        proxy.share = 0.4
+        sent = 0
+        async with asyncio.timeout(120):
+            while proxy.cuts["flush late"] < 3 or sent < 20:
+                await runtime.context.send(handle.workflow_uuid, sent, "numbers")
+                sent += 1
+        proxy.share = 0.0
+        await runtime.context.send(handle.workflow_uuid, None, "numbers")
+
+        assert await handle.get_result() == list(range(sent))
+        assert await runtime.fetchval("select count(*) from operon.notifications") == 0
+        assert await runtime.fetchval("select count(*) from operon.dead_letters") == 0
+
+
+ALL_CUTS = [f"{what} {fate}" for what in ("commit", "flush") for fate in FATES]

@@ -61,15 +61,17 @@ BACKOFF = "tests/guarantees/test_backoff.py"
 ONCE = "tests/guarantees/test_exactly_once.py"
 WEATHER = "tests/guarantees/test_weather.py"
 
-FENCE = "update operon.executors e set batch = number, answers = null where e.incarnation = me and e.state <> 2\n"
+FENCE = """update operon.executors e set batch = number, answers = null
+    where e.incarnation = me and e.state <> 2 and e.lost_batch < number
+"""
 
 MUTANTS = (
     # ------------------------------------------------------------------ the fence of a flush
     mutant(
         "a flush does not ask whether its executor is dead",
         FLUSH,
-        "where e.incarnation = me and e.state <> 2\n    returning e.revoked into revoked;",
-        "where e.incarnation = me\n    returning e.revoked into revoked;",
+        "e.state <> 2 and e.lost_batch < number",
+        "e.lost_batch < number",
         f"{COMMITTING}::test_nothing_of_a_dead_executor_is_written",
     ),
     Mutant(
@@ -109,6 +111,13 @@ MUTANTS = (
         "if dead and last < number:",
         "if False:",
         f"{FENCES}::test_a_flush_of_a_dead_executor_that_was_lost_did_not_land",
+    ),
+    mutant(
+        "a flush lands that was lost and had not landed when its executor asked",
+        FLUSH,
+        " and e.lost_batch < number",
+        "",
+        f"{FENCES}::test_a_flush_that_had_not_landed_when_it_was_asked_for_never_lands",
     ),
     # ------------------------------------------------------------------ the fence of a transaction
     mutant(
@@ -154,6 +163,13 @@ MUTANTS = (
         "e.state <> 2))\n    and exists (",
         "and exists (",
         f"{FENCES}::test_nothing_is_claimed_of_a_living_executor",
+    ),
+    mutant(
+        "what was claimed over a connection that was lost is not looked for",
+        "operon/runtime/activator.py",
+        "await self._strays.look(connection)",
+        "pass",
+        "tests/guarantees/test_strays.py",
     ),
     mutant(
         "a lease is believed for ever",

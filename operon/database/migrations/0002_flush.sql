@@ -74,10 +74,11 @@ declare
     affected bigint;
     revoked uuid[];
 begin
-    update operon.executors e set batch = number, answers = null where e.incarnation = me and e.state <> 2
+    update operon.executors e set batch = number, answers = null
+    where e.incarnation = me and e.state <> 2 and e.lost_batch < number
     returning e.revoked into revoked;
     if not found then
-        raise exception 'executor % was declared dead', me using errcode = 'OP001';
+        raise exception 'executor % was declared dead, or has given up batch %', me, number using errcode = 'OP001';
     end if;
     if revoked is not null then
         raise exception 'workflows were cancelled' using errcode = 'OP004', detail = pg_catalog.array_to_string(revoked, ',');
