@@ -58,13 +58,13 @@ async def hold_session_lock(connection: Connection, incarnation: int) -> bool:
     return await connection.fetchval(SQL["hold_session_lock"], SESSION_LOCK, incarnation) is True
 
 
-async def last_batch(connection: Connection, incarnation: int, number: int) -> tuple[int, bool, str | None]:
-    """The last batch that landed, whether this executor is dead, and what the batch's messages were answered.
+async def landed(connection: Connection, incarnation: int, batch: int) -> tuple[bool, str | None, bool]:
+    """Whether a batch landed, what its messages were answered, and whether its executor is alive.
 
-    Waits for a batch that is under way. If the one with this number has not landed, it never will.
+    Waits for a batch that is under way. One that has not landed never will.
     """
-    row = await connection.fetchrow(SQL["last_batch"], incarnation, number)
-    return (row["batch"], row["state"] == 2, row["answers"]) if row is not None else (0, True, None)
+    landed, answers, alive = await connection.fetchrow(SQL["landed"], incarnation, batch)
+    return landed, answers, alive
 
 
 async def others(connection: Connection, incarnation: int) -> list[Other]:

@@ -26,15 +26,9 @@ returning 1
 -- Does not wait: a session that does is given no notifications meanwhile.
 select pg_try_advisory_lock($1::integer, $2::integer)
 
--- name: last_batch
--- Waits for a flush that may still be under way on a lost connection, then says whether it landed. One that has not
--- never will: it may be on its way to the server still, and what it carries is about to be sent anew.
-with last as (
-    select batch, state, answers from operon.executors where incarnation = $1 for update
-), lost as (
-    update operon.executors e set lost_batch = $2 from last where e.incarnation = $1 and last.batch < $2
-)
-select batch, state, answers from last
+-- name: landed
+select l.landed, l.answers, exists (select from operon.executors e where e.incarnation = $1 and e.state <> 2)
+from operon.landed($1, $2) as l
 
 -- name: others
 -- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.
@@ -82,6 +76,10 @@ where incarnation = $1
 
 -- name: forget
 -- Executors that are dead for a day and own nothing that was running. Parked workflows of theirs do not need them.
-delete from operon.executors e
-where e.state = 2 and e.died_at < clock_timestamp() - interval '1 day'
-    and not exists (select from operon.workflows w where w.owner = e.incarnation and w.status = 0 and w.wait_kind is null)
+with forgotten as (
+    delete from operon.executors e
+    where e.state = 2 and e.died_at < clock_timestamp() - interval '1 day'
+        and not exists (select from operon.workflows w where w.owner = e.incarnation and w.status = 0 and w.wait_kind is null)
+    returning e.incarnation
+)
+delete from operon.batches b using forgotten f where b.executor = any (array[f.incarnation])

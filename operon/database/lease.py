@@ -150,6 +150,8 @@ class Lease:
             else:
                 warned = False
                 connection = await self._renew(connection, sent)
+                if (took := boottime() - sent) > RENEW_SECONDS + TICK_SECONDS:  # it was stopped in the middle of that
+                    self._last_tick += took
             pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)
             due = max(sent + pause, boottime())
             await asyncio.to_thread(self._wake.wait, due - boottime())

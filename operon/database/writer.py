@@ -1,8 +1,8 @@
 """The one connection that batches are written on.
 
 A flush is one round trip and one transaction. When the connection is lost in the middle of one, nobody knows whether
-it landed: `landed` asks, on a new connection, and waits for the old transaction if it is still under way, because both
-lock the executor's row. If it has not landed, its number is refused from then on.
+it landed: `landed` asks, on a new connection, and waits for the old transaction if it is still under way. If it has not
+landed, its number is refused from then on.
 """
 
 from __future__ import annotations
@@ -125,12 +125,12 @@ class Writer:
         Raises Fenced if we are dead.
         """
         self.discard()
-        last, dead, answers = await executors.last_batch(await self.open(), incarnation, number)
-        if dead and last < number:
+        landed, answers, alive = await executors.landed(await self.open(), incarnation, number)
+        if not landed and not alive:
             raise Fenced(f"executor {incarnation} was declared dead")
-        if last >= number and batch.mail is not None:
+        if landed and batch.mail is not None:
             batch.mail.answer_lost(answers)
-        return last >= number
+        return landed
 
     async def forget_revoked(self, incarnation: int, workflows: Sequence[UUID]) -> None:
         """Says that these workflows were dropped."""

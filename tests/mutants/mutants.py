@@ -43,8 +43,7 @@ def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant
     return Mutant(name, (Change(file, text, instead),), tests)
 
 
-FLUSH = "operon/database/migrations/0002_flush.sql"
-MAIL = "operon/database/migrations/0003_mail.sql"
+FLUSH = MAIL = "operon/database/migrations/0014_batches.sql"
 HOLD = "operon/database/migrations/0012_hold.sql"
 LINKS = "operon/database/migrations/0009_links.sql"
 CANCEL = "operon/database/migrations/0005_cancel.sql"
@@ -61,35 +60,21 @@ BACKOFF = "tests/guarantees/test_backoff.py"
 ONCE = "tests/guarantees/test_exactly_once.py"
 WEATHER = "tests/guarantees/test_weather.py"
 
-FENCE = """update operon.executors e set batch = number, answers = null
-    where e.incarnation = me and e.state <> 2 and e.lost_batch < number
-"""
-
 MUTANTS = (
     # ------------------------------------------------------------------ the fence of a flush
     mutant(
         "a flush does not ask whether its executor is dead",
         FLUSH,
-        "e.state <> 2 and e.lost_batch < number",
-        "e.lost_batch < number",
+        "where e.incarnation = me and e.state <> 2\n    for no key update;",
+        "where e.incarnation = me\n    for no key update;",
         f"{COMMITTING}::test_nothing_of_a_dead_executor_is_written",
     ),
-    Mutant(
+    mutant(
         "a flush looks at its executor's row and does not lock it",
-        (
-            Change(
-                FLUSH,
-                f"{FENCE}    returning e.revoked into revoked;",
-                "select e.revoked into revoked from operon.executors e where e.incarnation = me and e.state <> 2;",
-            ),
-            Change(
-                FLUSH,
-                "    if bells is not null then\n",
-                "    update operon.executors e set batch = number, answers = null where e.incarnation = me;\n"
-                "    if bells is not null then\n",
-            ),
-        ),
-        (f"{FENCES}::test_an_executor_is_not_declared_dead_in_the_middle_of_a_flush",),
+        FLUSH,
+        "where e.incarnation = me and e.state <> 2\n    for no key update;",
+        "where e.incarnation = me and e.state <> 2;",
+        f"{FENCES}::test_an_executor_is_not_declared_dead_in_the_middle_of_a_flush",
     ),
     mutant(
         "a flush ends workflows of others",
@@ -108,15 +93,15 @@ MUTANTS = (
     mutant(
         "a look at a flush that was lost finds it landed though its executor is dead",
         "operon/database/writer.py",
-        "if dead and last < number:",
+        "if not landed and not alive:",
         "if False:",
         f"{FENCES}::test_a_flush_of_a_dead_executor_that_was_lost_did_not_land",
     ),
     mutant(
         "a flush lands that was lost and had not landed when its executor asked",
         FLUSH,
-        " and e.lost_batch < number",
-        "",
+        "values (me, number); --",
+        "values (me, number) on conflict do nothing; --",
         f"{FENCES}::test_a_flush_that_had_not_landed_when_it_was_asked_for_never_lands",
     ),
     # ------------------------------------------------------------------ the fence of a transaction

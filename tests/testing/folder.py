@@ -24,5 +24,5 @@ def run_pytest(folder: Path, files: Mapping[str, str], server: str, *options: st
     command = [sys.executable, "-m", "pytest", "-p", "pytest_operon", "-p", "no:cacheprovider", "-rA", *options]
     path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environ = {**os.environ, "OPERON_TEST_DATABASE_URL": server, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False)
     return done.stdout + done.stderr

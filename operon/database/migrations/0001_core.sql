@@ -13,15 +13,11 @@ create table operon.executors (
     lease_until timestamptz not null,
     died_at timestamptz,
     session_locked_at timestamptz, -- since when its session lock is held; null while it is not
-    -- The number of the last batch that the committer of this executor has made durable. The flush writes it, which
-    -- locks the row: that is the fence of the batch, and the answer when an acknowledgement was lost.
-    batch bigint not null default 0,
     pid integer not null,
     state smallint not null default 0, -- 0 alive, 1 draining, 2 dead; dead is final
     host text not null,
     version text not null,
     revoked uuid[], -- workflows of this executor that were cancelled since its last batch
-    answers text, -- of the last batch, what became of its messages, when one of them was not simply delivered
     load bytea,
     constraint state_is_known check (state between 0 and 2)
 ) with (fillfactor = 30);

@@ -1,16 +1,132 @@
+-- The group commit, and how an executor finds out whether a batch of it landed whose acknowledgement was lost.
+
+-- The batches that landed, for as long as somebody may ask; and those that have not, and never will. Not a number in the
+-- executor's row: that would be one more version of it for each batch, and a transaction that stays open somewhere keeps
+-- them all. After an hour each flush would wade through a million.
+create table operon.batches (
+    executor bigint not null,
+    batch bigint not null,
+    lost boolean not null default false, -- it had not landed when its executor asked, and was sent anew
+    answers text, -- what became of its messages, when one of them was not simply delivered
+    primary key (executor, batch)
+);
+alter table operon.executors drop column if exists batch, drop column if exists answers, drop column if exists lost_batch;
+
+-- Did it land? A flush that is still under way on a lost connection is waited for. One that has not landed never will: it
+-- may be on its way to the server, and what it carries is about to be sent anew.
+create function operon.landed(me bigint, number bigint, out landed boolean, out answers text) language plpgsql
+set search_path = '' as $$
+begin
+    insert into operon.batches (executor, batch, lost) values (me, number, true) on conflict (executor, batch) do nothing;
+    select not b.lost, b.answers into landed, answers
+    from operon.batches b where b.executor = me and b.batch = number;
+end
+$$;
+
+-- The group commit: everything that the live workflows of one executor have to say since the last time, in one round
+-- trip and one transaction. The lock on the executor's own row is the fence: whoever declares the executor dead locks
+-- that row first, so either this batch is before the takeover, or it finds no row and nothing of it happens.
+-- A start whose UUID is taken is left alone and given back (`taken`); the caller attaches to what is there.
+-- `woken`: parked workflows of this executor that waited for what has happened here.
+create or replace function operon.flush(
+    me bigint, number bigint, app_version text,
+    s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
+    s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
+    s_wait_kind smallint[], s_wait_what text[], s_wait_topics text[], s_wake float8[],
+    c_uuid uuid[], c_step integer[], c_kind smallint[], c_name text[], c_output bytea[], c_error bytea[],
+    c_started float8[], c_attempts smallint[], c_seen text[],
+    f_uuid uuid[], f_status smallint[], f_output bytea[], f_error bytea[],
+    bells text[],
+    out taken uuid[], out woken uuid[]
+) language plpgsql
+-- Planned once, perhaps while the tables were empty, and that plan is kept while they fill. So scans and their joins are
+-- off. And whoever looks up many rows at a time says `= any (array[x])` here and in what follows: with a plain `=` a plan
+-- for a table that is nearly empty reads all of it along its index, for the sake of the order, and looks up the many.
+set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+    affected bigint;
+    revoked uuid[];
+begin
+    select e.revoked into revoked from operon.executors e
+    where e.incarnation = me and e.state <> 2
+    for no key update;
+    if not found then
+        raise exception 'executor % was declared dead', me using errcode = 'OP001';
+    end if;
+    if revoked is not null then
+        raise exception 'workflows were cancelled' using errcode = 'OP004', detail = pg_catalog.array_to_string(revoked, ',');
+    end if;
+    insert into operon.batches (executor, batch) values (me, number); -- refused, if this batch was given up
+    if number % 64 = 0 then -- nobody asks for these any more
+        delete from operon.batches b
+        where b.executor = me and b.batch between number - 512 and number - 64 and not b.lost;
+    end if;
+    if s_uuid is not null then
+        insert into operon.workflows (
+            workflow_uuid, owner, status, name, version, inputs, output, error,
+            authenticated_user, authenticated_roles, assumed_role, traceparent, request, parent, parent_step, deadline,
+            wait_kind, wait_what, wait_since, wait_topics, wake_at
+        )
+        select u.id, me, coalesce(u.status, 0), u.name, app_version, u.inputs, u.output, u.error,
+            u.caller::json ->> 'user',
+            case when u.caller is not null then
+                array(select pg_catalog.json_array_elements_text(u.caller::json -> 'roles'))
+            end,
+            u.caller::json ->> 'assumed_role', u.caller::json ->> 'traceparent',
+            u.request, u.parent, u.parent_step, pg_catalog.to_timestamp(u.deadline),
+            -- One that only waits from its first moment on begins as a parked one.
+            u.wait_kind, u.wait_what, case when u.wait_kind is not null then clock_timestamp() end,
+            operon.topics(u.wait_topics), pg_catalog.to_timestamp(u.wake)
+        from unnest(
+            s_uuid, s_name, s_inputs, s_status, s_output, s_error, s_caller, s_request, s_parent, s_parent_step,
+            s_deadline, s_wait_kind, s_wait_what, s_wait_topics, s_wake
+        ) as u (
+            id, name, inputs, status, output, error, caller, request, parent, parent_step, deadline,
+            wait_kind, wait_what, wait_topics, wake
+        )
+        on conflict (workflow_uuid) do nothing;
+        get diagnostics affected = row_count;
+        if affected <> cardinality(s_uuid) then
+            select array_agg(w.workflow_uuid) into taken from operon.workflows w
+            where w.workflow_uuid = any (s_uuid) and w.xmin <> pg_catalog.pg_current_xact_id()::xid;
+        end if;
+    end if;
+    if c_uuid is not null then
+        insert into operon.checkpoints (
+            workflow_uuid, step, kind, name, output, error, started_at, attempts, seen
+        )
+        select u.id, u.step, u.kind, u.name, u.output, u.error, pg_catalog.to_timestamp(u.started), u.attempts, u.seen
+        from unnest(c_uuid, c_step, c_kind, c_name, c_output, c_error, c_started, c_attempts, c_seen)
+            as u (id, step, kind, name, output, error, started, attempts, seen);
+    end if;
+    if f_uuid is not null then
+        update operon.workflows w
+        set status = coalesce(u.status, 1), output = u.output, error = u.error, updated_at = clock_timestamp(),
+            wait_kind = null, wait_what = null, wait_since = null, wait_topics = null, wake_at = null
+        from unnest(f_uuid, f_status, f_output, f_error) as u (id, status, output, error)
+        -- By the primary key. The `+ 0` keep this from the index of pending workflows, which a plan made while there were
+        -- none takes for short: it would read everything that this executor owns, for each batch.
+        where w.workflow_uuid = any (array[u.id]) and w.owner + 0 = me and w.status + 0 = 0;
+        get diagnostics affected = row_count;
+        if affected <> cardinality(f_uuid) then
+            raise exception 'executor % finished workflows that it does not own', me using errcode = 'OP002';
+        end if;
+        woken := operon.wake(me, f_uuid, null);
+    end if;
+    if bells is not null then
+        perform pg_catalog.pg_notify(split_part(bell, ' ', 1), split_part(bell, ' ', 2)) from unnest(bells) as bell;
+    end if;
+end
+$$;
+
 -- A flush that also carries messages, events and parked workflows. Still one round trip and one transaction.
 --
 -- Parking loses no wake-up because of two locks. Whoever sends to a workflow first takes its row FOR KEY SHARE; whoever
 -- sets an event or ends it has its row FOR NO KEY UPDATE. Whoever parks takes the own row FOR UPDATE and the rows of
 -- those it waits for FOR SHARE, and then looks, in a new statement, whether what it waits for is there. So of the two
 -- one is first, and the other one sees it. Parking comes last here and skips what is locked, so it never makes a circle.
-
--- Whether a workflow is the one that somebody means who names it. 'ada': of ada's only, '': of nobody's, null: of anyone's.
--- To everybody else it is unknown. One expression, which the planner writes in place of the call.
-create function operon.is_owned(whose text, authenticated_user text) returns boolean language sql immutable as
-$$select whose is null or whose = coalesce(authenticated_user, '')$$;
-
-create function operon.flush_mail(
+create or replace function operon.flush_mail(
     me bigint, number bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
     s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
@@ -225,7 +341,8 @@ begin
             perform operon.ring(me, aside, 'look');
         end if;
         if codes && '{3,4,5,6,7}' then
-            update operon.executors set answers = pg_catalog.array_to_string(codes, ',') where incarnation = me;
+            update operon.batches b set answers = pg_catalog.array_to_string(codes, ',')
+            where b.executor = me and b.batch = number;
         end if;
     end if;
 
