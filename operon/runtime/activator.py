@@ -2,7 +2,8 @@
 
 Each look, once per poll interval and whenever somebody rings, is one query: work that nobody alive owns, and parked
 workflows that have got what they waited for or soon will have. A ring that names workflows of this executor's own needs
-no look. Whatever was rung for and not heard is found by the next look, so a lost notification costs one interval.
+no look, and puts none off. Whatever was rung for and not heard is found by the next look, so a lost notification costs
+one interval.
 
 Nothing is taken from a living executor. Parked workflows stay with theirs, which brings them back without a write; when
 it is gone, whoever finds them claims them. As many come to life as there is room for, and no more.
@@ -11,8 +12,10 @@ it is gone, whoever finds them claims them. As many come to life as there is roo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from itertools import filterfalse, islice
 from typing import TYPE_CHECKING
@@ -50,6 +53,7 @@ class Activator:
         self._max_live = max_live
         self._rung = asyncio.Event()
         self._look_wanted = True
+        self._put_off()
         self._roomy: set[str] = set()  # names under which there may be room again for what was held back
         self._woken: dict[UUID, None] = {}  # parked workflows of ours to bring back, in order
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
@@ -129,20 +133,24 @@ class Activator:
                     raise
                 self._incarnation.lease.shaken()
                 self._look_wanted = True
+                self._put_off()
                 self._complain(f"{type(error).__name__}: {error}")
             self._working = False
-            try:
-                async with asyncio.timeout(self._pause * random.uniform(0.9, 1.1)):  # noqa: S311
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._pause)):
                     await self._rung.wait()
-            except TimeoutError:
-                self._look_wanted = True
 
     @property
     def _pause(self) -> float:
-        """Until the next look: shorter while notifications are not heard."""
+        """Seconds until the next look: fewer while notifications are not heard."""
         incarnation = self._incarnation
         waiting = bool(incarnation.results.awaited or incarnation.parker.waiting or incarnation.parker.parked)
-        return incarnation.notifier.poll_seconds(self._poll_seconds, waiting=waiting)
+        apart = incarnation.notifier.poll_seconds(self._poll_seconds, waiting=waiting)
+        return self._looked_at + apart * self._jitter - time.monotonic()
+
+    def _put_off(self) -> None:
+        """The next look is a pause from now, unless somebody rings. Executors do not look all at once."""
+        self._looked_at, self._jitter = time.monotonic(), random.uniform(0.9, 1.1)  # noqa: S311
 
     def _complain(self, complaint: str) -> None:
         """Once for each reason: while a server is away, the same would be said ten times a second."""
@@ -153,11 +161,13 @@ class Activator:
     async def _work(self) -> None:
         incarnation = self._incarnation
         if not incarnation.lease.trusted or not self._names:
+            self._put_off()
             return
         async with incarnation.look_ups.connection() as connection:
             await self._bring_back(connection)
-            if self._look_wanted:
+            if self._look_wanted or self._pause <= 0:
                 self._look_wanted = False
+                self._put_off()
                 while await self._look(connection, self._names, CLAIM_MAX):
                     pass
                 await self._strays.look(connection)
@@ -176,9 +186,9 @@ class Activator:
         return max(0, min(CLAIM_MAX, self._max_live - len(incarnation.live)))
 
     async def _bring_back(self, connection: Connection) -> None:
-        """Brings back parked workflows of ours, as many as there is room for."""
+        """Brings back parked workflows of ours, as many as there is room for, until it is time to look."""
         incarnation = self._incarnation
-        while self._woken and (room := self._room):
+        while self._woken and (room := self._room) and self._pause > 0:
             batch = dict.fromkeys(islice(self._woken, room))
             for workflow_uuid in batch:
                 del self._woken[workflow_uuid]

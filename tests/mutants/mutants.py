@@ -150,6 +150,13 @@ MUTANTS = (
         f"{FENCES}::test_nothing_is_claimed_of_a_living_executor",
     ),
     mutant(
+        "who brings back one after the other does not look for work",
+        "operon/runtime/activator.py",
+        "if self._look_wanted or self._pause <= 0:",
+        "if self._look_wanted:",
+        "tests/runtime/test_looking.py",
+    ),
+    mutant(
         "what was claimed over a connection that was lost is not looked for",
         "operon/runtime/activator.py",
         "await self._strays.look(connection)",
