@@ -112,7 +112,8 @@ class Activator:
 
     def _due(self, workflow_uuid: UUID) -> None:
         del self._expected[workflow_uuid]
-        if workflow_uuid not in self._incarnation.live:
+        actor = self._incarnation.live.get(workflow_uuid)
+        if actor is None or actor.leaving:
             self.wake(workflow_uuid)
 
     @property

@@ -280,6 +280,11 @@ class WorkflowActor:
         )
 
     @property
+    def leaving(self) -> bool:
+        """Whether this life was told to end, and has not yet."""
+        return self.journal is not None and self.journal.halted is not None
+
+    @property
     def resting(self) -> bool:
         """Whether all its branches wait, durably or between the attempts of a communicator, and nobody has rung."""
         if self.journal is None or self.journal.halted is not None:

@@ -240,6 +240,19 @@ async def test_time_brings_a_workflow_back(runtime: TestRuntime) -> None:
     assert await finished(handle) == "slept"
 
 
+async def test_a_time_that_comes_just_as_its_workflow_leaves_memory_is_not_missed() -> None:
+    async with TestRuntime(__name__, park_after_seconds=0.0, poll_seconds=HOUR) as runtime:
+
+        async def wait(each: int) -> None:
+            for number in range(100):
+                handle = await receive(runtime.context, "never", timeout=(each + number / 100) / 1000)
+                assert await handle.get_result() == [None]
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as waiters:
+            for each in range(8):
+                waiters.create_task(wait(each))
+
+
 async def test_a_workflow_whose_branches_all_wait_is_parked_and_goes_on_where_each_was(runtime: TestRuntime) -> None:
     gate = str(uuid4())
     target = await hold(runtime.context, gate)
