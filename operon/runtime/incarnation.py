@@ -342,9 +342,9 @@ class Incarnation:
 
     def _listen(self, workflow_uuid: UUID, listener: int) -> None:
         self.listeners.setdefault(workflow_uuid, set()).add(listener)
-        actor = self.live.get(workflow_uuid)
-        if actor is None or actor.over:  # it is parked, or it has just ended: the asker looks once more
-            self.committer.ring(None, bell_of(listener, workflow_uuid))
+        # Something may have become of it since the asker looked, and been recorded when nobody listened. So the asker looks
+        # once more, when all that was recorded until now is durable.
+        self.committer.ring(None, bell_of(listener, workflow_uuid))
 
     def _caught_up(self) -> None:
         """Listening again: what rang meanwhile is not known, so everything is looked at."""
