@@ -342,8 +342,8 @@ class Incarnation:
 
     def _listen(self, workflow_uuid: UUID, listener: int) -> None:
         self.listeners.setdefault(workflow_uuid, set()).add(listener)
-        # Something may have become of it since the asker looked, and been recorded when nobody listened. So the asker looks
-        # once more, when all that was recorded until now is durable.
+        # Something may have become of it since the asker looked, and been recorded when nobody listened: so the asker
+        # looks once more, when all that was recorded until now is durable.
         self.committer.ring(None, bell_of(listener, workflow_uuid))
 
     def _caught_up(self) -> None:

@@ -109,10 +109,10 @@ class Messages:
                 journal.record(step, StepKind.RECV, name, output, started)
                 mailbox.taken(message.sequence, journal.received(message.sequence))
                 return decode(output)
-            if last_look and mailbox.knows(topics):
-                break
+            if not mailbox.knows(topics):
+                continue  # it rang during the look, which may have been too early for what it rang for
             if last_look:
-                continue
+                break
             if deadline is None and timeout is not None:
                 deadline = self._deadline(step, name, timeout)
             wait.deadline = deadline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -35,7 +35,7 @@ async def runtime() -> AsyncIterator[TestRuntime]:
 
 
 @asynccontextmanager
-async def woken_without_pause(runtime: TestRuntime) -> AsyncIterator[None]:
+async def woken_without_pause(runtime: TestRuntime) -> AsyncGenerator[None]:
     """Somebody comes back from the database at every moment."""
     stop = False
 
