@@ -4,8 +4,8 @@ The connection of a claim may be lost before its answer is read, or before the h
 everybody else these workflows run here, and nobody would ever bring them back. So what is owned is compared with what
 lives: soon after such a loss, and once a minute, as a claim may reach the server after its connection was given up.
 
-Who just comes to life or ends may look like one. So only who is found at two looks in a row is given back, for whoever
-has room; by then all that it had recorded is in the database.
+Who just comes to life or ends may look like one. So only who is found at two looks in a row, and not close together, is
+given back, for whoever has room, once all that it had recorded is in the database.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = masked_logger("operon.recovery")
 
 LOOK_SECONDS = 60.0
+APART_SECONDS = 0.5  # of two looks when there is reason to look: somebody may ring for work at every moment
 
 
 class Strays:
@@ -42,7 +43,8 @@ class Strays:
     async def look(self, connection: Connection) -> None:
         """Compares what is owned with what lives, when it is time to."""
         incarnation, now = self._incarnation, time.monotonic()
-        if not (self._doubtful or self._seen or now - self._looked_at >= LOOK_SECONDS):
+        apart = min(APART_SECONDS, LOOK_SECONDS) if self._doubtful or self._seen else LOOK_SECONDS
+        if now - self._looked_at < apart:
             return
         running = await workflows.running(connection, incarnation.number)
         found = {uuid: name for uuid, name in running.items() if not incarnation.has(uuid)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -158,6 +160,30 @@ async def test_a_process_that_did_not_run_at_all_is_not_taken_for_one_whose_loop
         ctypes.PyDLL(None).usleep(int(SECONDS * 1_000_000))
         until_then = time.monotonic() + 0.05
         while time.monotonic() < until_then:  # here the lease's thread gets its turn, and the loop has not had one yet
+            pass
+        await registered.renewed()
+
+    assert "stuck" not in caplog.text
+
+
+async def test_neither_is_one_that_was_stopped_in_the_middle_of_a_renewal(
+    registered: Registered, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewing, real = threading.Event(), executors.renew
+
+    async def renew(*args: Any) -> bool:
+        renewing.set()
+        await asyncio.sleep(0.02)  # in the lease's thread, so that the test has the interpreter by then
+        return await real(*args)
+
+    monkeypatch.setattr(executors, "renew", renew)
+    registered.lease.start()
+
+    with caplog.at_level(logging.WARNING, "operon.lease"):
+        assert renewing.wait(60)
+        ctypes.PyDLL(None).usleep(int((SECONDS + 0.2) * 1_000_000))
+        until_then = time.monotonic() + 0.1
+        while time.monotonic() < until_then:
             pass
         await registered.renewed()
 

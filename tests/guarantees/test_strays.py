@@ -89,6 +89,27 @@ async def test_what_was_claimed_after_nobody_asked_for_it_any_more_is_run(monkey
             assert await runtime.context.retrieve_workflow(uuid).get_result() == "Ada"
 
 
+async def test_two_looks_that_are_close_together_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who rings for work at every moment must not take a workflow from where it is just coming to life."""
+    async with TestRuntime(__name__) as runtime:
+        incarnation = runtime.executor.incarnation
+        uuid = UUID(str(await runtime.fetchval(CLAIMED, incarnation.number)))
+        looks = strays.Strays(incarnation)
+        looks.doubt()
+
+        async with incarnation.look_ups.connection() as connection:
+            monkeypatch.setattr(strays, "APART_SECONDS", 0.0)
+            await looks.look(connection)
+            monkeypatch.setattr(strays, "APART_SECONDS", 30.0)
+            await looks.look(connection)
+            early = uuid in incarnation.endings.unsettled
+            monkeypatch.setattr(strays, "APART_SECONDS", 0.0)
+            await looks.look(connection)
+
+        assert not early
+        assert await runtime.context.retrieve_workflow(uuid).get_result() == "Ada"
+
+
 async def test_what_lives_is_not_given_back_however_often_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "LOOK_SECONDS", 0.0)
     looks = 0
