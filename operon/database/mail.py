@@ -108,7 +108,7 @@ class Mail:
 
     def __init__(self) -> None:
         self.received: list[tuple[UUID, int]] = []  # workflow and sequence of a message
-        self.unparked: list[UUID] = []
+        self.unparked: dict[UUID, None] = {}
         self.events: dict[tuple[UUID, str], tuple[int, bytes]] = {}  # the last value counts
         self.letters: list[Letter] = []
         self.parks: dict[UUID, Park] = {}
@@ -132,20 +132,22 @@ class Mail:
         """What is of some workflows, as a part of its own; the same objects, so that answers reach who waits."""
         part = Mail()
         part.received = [receipt for receipt in self.received if receipt[0] in workflows]
-        part.unparked = [uuid for uuid in self.unparked if uuid in workflows]
+        part.unparked = {uuid: None for uuid in self.unparked if uuid in workflows}
         part.events = {key: event for key, event in self.events.items() if key[0] in workflows}
         part.letters = [letter for letter in self.letters if letter.sender in workflows]
         part.parks = {uuid: park for uuid, park in self.parks.items() if uuid in workflows}
         return part if part.records else None
 
     def columns(self, mailbox_limit: int) -> list[Any]:
-        """The arguments of `operon.flush_mail` after those of `operon.flush`; None for what is empty."""
+        """The last arguments of `operon.flush`; None for what is empty."""
         letters, parks = self.letters, list(self.parks.values())
+        if len(letters) > 1:
+            letters.sort(key=destination_of)  # two who send to the same workflows lock them in the same order
         targets = [(park.workflow_uuid, *target) for park in parks for target in park.targets]
         return [
             [uuid for uuid, _ in self.received] or None,
             [sequence for _, sequence in self.received] or None,
-            self.unparked or None,
+            list(self.unparked) or None,
             [uuid for uuid, _ in self.events] or None,
             [step for step, _ in self.events.values()] or None,
             [key for _, key in self.events] or None,
@@ -188,6 +190,10 @@ class Mail:
 
     def __repr__(self) -> str:
         return f"<Mail {len(self.letters)} letters, {len(self.received)} receipts, {len(self.parks)} parks>"
+
+
+def destination_of(letter: Letter) -> bytes:
+    return letter.destination.bytes
 
 
 def some(column: list[Any]) -> list[Any] | None:

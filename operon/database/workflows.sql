@@ -26,7 +26,7 @@
         select w.workflow_uuid, w.owner = $1, null, w.crash_count, w.crash_step, w.name
         from operon.waits x
         join operon.workflows w on w.workflow_uuid = any (array[x.waiter])
-        where x.due and w.status = 0 and w.name = any ($2)
+        where x.due and w.status = 0 and w.wait_kind is not null and w.name = any ($2)
             and (w.owner = $1 or not exists (select from operon.executors e where e.incarnation = w.owner and e.state <> 2))
         union all
         (

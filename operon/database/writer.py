@@ -17,19 +17,18 @@ import asyncpg
 from operon.database import executors
 from operon.database.batch import Batch
 from operon.database.connection import SHARED_WRITER, WRITER, Connection, close, connect, sqlstate
+from operon.database.mail import Mail
 from operon.errors import Fenced
 
-REST = ", ".join(f"${n}" for n in range(2, 33))
-REST_MAIL = ", ".join(f"${n}" for n in range(2, 60))
+REST = ", ".join(f"${n}" for n in range(2, 60))
 FLUSH = f"select * from operon.flush($1, {REST})"  # noqa: S608 - placeholders
-FLUSH_MAIL = f"select * from operon.flush_mail($1, {REST_MAIL})"  # noqa: S608
+NO_MAIL = Mail().columns(0)
 
 # Where the session is not ours alone, the statement says itself how long it waits for locks: first of all, because the
 # flush needs the answer.
 PATIENCE = "(select set_config('lock_timeout', '1s', true) as is_set offset 0) as patience"
 PATIENT = "case when patience.is_set is not null then $1::bigint end"
 SHARED_FLUSH = f"select flush.* from {PATIENCE}, lateral operon.flush({PATIENT}, {REST}) as flush"  # noqa: S608
-SHARED_FLUSH_MAIL = f"select flush.* from {PATIENCE}, lateral operon.flush_mail({PATIENT}, {REST_MAIL}) as flush"  # noqa: S608
 
 FENCED = ("OP001", "OP002")
 REVOKED = "OP004"
@@ -55,39 +54,36 @@ class Writer:
         self._mailbox_limit = mailbox_limit
         self._connection: Connection | None = None
         self._flush: Call | None = None
-        self._flush_mail: Call | None = None
         self.shapes: dict[Any, Any] = {}  # what the server said of one-statement steps, by statement
 
     async def open(self) -> Connection:
         """The connection, opened anew if it was lost."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._url, WRITER, pooled=self._pooled)
-            self._flush = self._flush_mail = None
+            self._flush = None
         return self._connection
 
-    async def _call(self, connection: Connection, own: str, shared: str) -> Call:
+    async def _call(self, connection: Connection) -> Call:
         """A flush, prepared once; or sent anew each time where the session is not ours alone."""
-        if self._pooled:
-            return partial(connection.fetchrow, shared)
-        prepared = await connection.prepare(own)
-        call: Call = prepared.fetchrow
-        return call
+        if self._flush is None:
+            if self._pooled:
+                self._flush = partial(connection.fetchrow, SHARED_FLUSH)
+            else:
+                self._flush = (await connection.prepare(FLUSH)).fetchrow
+        return self._flush
 
     async def flush(self, incarnation: int, number: int, batch: Batch) -> None:
         """Makes a batch durable, and hands it what the database says. Raises Fenced, or asyncpg's error."""
-        connection = await self.open()
-        core = (incarnation, number, self._version, *batch.columns())
+        call = await self._call(await self.open())
+        mail = batch.mail
         try:
-            if batch.mail is None:
-                if self._flush is None:
-                    self._flush = await self._call(connection, FLUSH, SHARED_FLUSH)
-                taken, woken = await self._flush(*core)
-            else:
-                if self._flush_mail is None:
-                    self._flush_mail = await self._call(connection, FLUSH_MAIL, SHARED_FLUSH_MAIL)
-                row = await self._flush_mail(*core, *batch.mail.columns(self._mailbox_limit))
-                taken, woken, codes, sequences, busy = row
-                batch.mail.answered(codes or (), sequences or (), busy or ())
+            taken, woken, codes, sequences, busy = await call(
+                incarnation,
+                number,
+                self._version,
+                *batch.columns(),
+                *(NO_MAIL if mail is None else mail.columns(self._mailbox_limit)),
+            )
         except asyncpg.PostgresError as error:
             if sqlstate(error) in FENCED:
                 raise Fenced(str(error)) from error
@@ -95,6 +91,8 @@ class Writer:
                 raise Revoked([UUID(uuid) for uuid in (getattr(error, "detail", None) or "").split(",")]) from error
             raise
         batch.taken, batch.woken = taken or (), woken or ()
+        if mail is not None:
+            mail.answered(codes or (), sequences or (), busy or ())
 
     async def begin(self) -> Connection:
         """Opens a transaction for one-statement steps, which the next `flush` and `commit` are part of."""

@@ -146,6 +146,8 @@ class Committer:
         if self._broken:
             self._refuse_broken(workflow_uuid)
         batch = self._open(len(output) if output is not None else 0)
+        if batch.mail is not None:
+            batch.mail.unparked.pop(workflow_uuid, None)  # its end says so too
         if status != 1:
             batch.f_status[len(batch.f_uuid)] = status
         if error is not None:
@@ -199,7 +201,7 @@ class Committer:
         batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
         mail = batch.letters()
         mail.parks.pop(workflow_uuid, None)
-        mail.unparked.append(workflow_uuid)
+        mail.unparked[workflow_uuid] = None
         return batch
 
     def ring(self, batch: Batch | None, bell: str) -> None:

@@ -43,7 +43,8 @@ def mutant(name: str, file: str, text: str, instead: str, *tests: str) -> Mutant
     return Mutant(name, (Change(file, text, instead),), tests)
 
 
-FLUSH = MAIL = "operon/database/migrations/0014_batches.sql"
+FLUSH = "operon/database/migrations/0015_flush.sql"
+DELIVER = "operon/database/migrations/0016_deliver.sql"
 HOLD = "operon/database/migrations/0012_hold.sql"
 LINKS = "operon/database/migrations/0009_links.sql"
 CANCEL = "operon/database/migrations/0005_cancel.sql"
@@ -302,23 +303,23 @@ MUTANTS = (
     # ------------------------------------------------------------------ messages
     mutant(
         "a message stays when its receipt is recorded",
-        MAIL,
+        FLUSH,
         "if r_uuid is not null then",
         "if false then",
         "tests/acceptance/test_messages.py",
     ),
     mutant(
         "a receipt is recorded of a message that is gone",
-        MAIL,
+        FLUSH,
         "if affected <> cardinality(r_uuid) then",
         "if false then",
         f"{FENCES}::test_a_message_that_is_gone_is_not_received",
     ),
     mutant(
         "answers about messages come in the order of their destinations",
-        MAIL,
-        "array_agg(j.code order by j.n)",
-        "array_agg(j.code order by j.destination)",
+        DELIVER,
+        "else 1 end\n            order by j.n",
+        "else 1 end\n            order by j.destination desc",
         "tests/guarantees/test_messages.py::test_each_sender_of_a_batch_is_told_what_became_of_its_own_message",
     ),
     # ------------------------------------------------------------------ links
@@ -439,7 +440,7 @@ MUTANTS = (
     ),
     mutant(
         "a message that was never received wakes whoever has ended",
-        LINKS,
+        FLUSH,
         "where n.destination = any (targets) and n.woke;",
         "where false;",
         "tests/guarantees/test_what_the_ended_leave.py"

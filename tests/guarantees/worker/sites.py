@@ -23,7 +23,7 @@ import asyncpg.protocol
 import msgspec
 
 from operon.database import checkpoints, executors, monitors, notifications, supervision, workflows
-from operon.database.writer import FLUSH, FLUSH_MAIL
+from operon.database.writer import FLUSH
 
 EXCHANGES = (
     "prepare",
@@ -50,7 +50,7 @@ NAMES = {
         ("supervision", supervision),
     )
     for name, text in module.SQL.items()
-} | {FLUSH: "flush", FLUSH_MAIL: "flush with mail"}
+} | {FLUSH: "flush"}
 COMMIT = re.compile(r"execute operon_checkpoint \('\w+', \d+, \d+, \d+, '\\x(\w+)'")
 NUMBER = re.compile(r"(?<=[_ ])\d+")
 
@@ -137,7 +137,7 @@ def label_of(exchange: str, args: tuple[Any, ...]) -> str:
             return text_label(args[0])
         case "prepare":
             return f"prepare {text_label(args[1])}"
-        case "bind_execute" if args[0].query in (FLUSH, FLUSH_MAIL):
+        case "bind_execute" if args[0].query == FLUSH:
             return flush_label(args[1])
         case "bind_execute" | "bind_execute_many":
             return text_label(args[0].query)
@@ -159,10 +159,9 @@ def flush_label(args: Any) -> str:
     for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
         parts.append(name[:45] if number >= 0 else f"call {name}")
     parts += ["end" for _ in args[ENDS] or ()]
-    if len(args) > PARKS:
-        parts += ["received" for _ in args[RECEIVED] or ()]
-        parts += ["unpark" for _ in args[UNPARKED] or ()]
-        parts += [f"event {key}" for key in args[EVENTS] or ()]
-        parts += [f"send {topic or ''}".rstrip() for topic in args[TOPICS] or ()]
-        parts += [f"park {NUMBER.sub('N', what)[:20]}" for what in args[PARKS] or ()]
+    parts += ["received" for _ in args[RECEIVED] or ()]
+    parts += ["unpark" for _ in args[UNPARKED] or ()]
+    parts += [f"event {key}" for key in args[EVENTS] or ()]
+    parts += [f"send {topic or ''}".rstrip() for topic in args[TOPICS] or ()]
+    parts += [f"park {NUMBER.sub('N', what)[:20]}" for what in args[PARKS] or ()]
     return f"flush {' + '.join(parts)}"
