@@ -126,8 +126,6 @@ class Signature:
     def settle(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, tuple[Any, ...], dict[str, Any]]:
         """The stored text, and the arguments as replay will give them. Raises TypeError or InputError."""
         data, values = self._settle(args, kwargs)
-        if self._only_positional:
-            return data, tuple(values), {}
         return (data, *self._call(values))
 
     def decode(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -185,6 +183,8 @@ class Signature:
         return data, values
 
     def _call(self, values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._only_positional:
+            return tuple(values), {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self.parameters, values, strict=True):

@@ -35,10 +35,9 @@ class Status(StrEnum):
     @classmethod
     def from_code(cls, code: int) -> Status:
         """The state of a number. Raises ValueError for one that no state has."""
-        for status, known in CODES.items():
-            if known == code:
-                return status
-        raise ValueError(f"no workflow status has the code {code}")
+        if (status := BY_CODE.get(code)) is None:
+            raise ValueError(f"no workflow status has the code {code}")
+        return status
 
 
 CODES: dict[Status, int] = {
@@ -48,6 +47,7 @@ CODES: dict[Status, int] = {
     Status.CANCELLED: 3,
     Status.DEAD: 4,
 }
+BY_CODE = {code: status for status, code in CODES.items()}
 
 # An outcome is for ever: SUCCESS and ERROR have answered someone. What was only stopped can be resumed.
 TRANSITIONS: dict[Status, frozenset[Status]] = {

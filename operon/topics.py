@@ -126,14 +126,12 @@ def sent_under(topic: Named[Any] | str | None) -> str | None:
 
 def event_name(key: Named[Any] | str) -> str:
     """The stored name of an event. InputError for a text that is none, InvocationError for what is no text."""
+    if isinstance(key, Named):
+        return key.name
     name: Any = key
-    match name:
-        case Named():
-            return name.name
-        case str() if not is_name(name):  # whoever called a handler may have chosen it
-            raise InputError(f"{name[:100]!r} is no name for a topic or an event", hint=NAME_HINT)
-        case _:
-            return checked(name)
+    if isinstance(name, str) and not is_name(name):  # whoever called a handler may have chosen it
+        raise InputError(f"{name[:100]!r} is no name for a topic or an event", hint=NAME_HINT)
+    return key if isinstance(name, str) else checked(name)
 
 
 def codec_for(topic: Named[T] | str | None) -> Codec[T]:

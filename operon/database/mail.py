@@ -29,6 +29,9 @@ class Delivery(IntEnum):
     ASIDE = 8  # to one of ours that is parked and waits for other things
 
 
+DELIVERIES = tuple(Delivery)  # by number: the class looks it up by far more slowly
+
+
 class Letter:
     """A message on its way. A sender without a step is no workflow: it has a UUID for this letter alone."""
 
@@ -177,7 +180,7 @@ class Mail:
     def answered(self, codes: Sequence[int], sequences: Sequence[int | None], busy: Collection[UUID]) -> None:
         """Hands out what the database said."""
         for letter, code, sequence in zip(self.letters, codes, sequences, strict=True):
-            letter.delivery = Delivery(code)
+            letter.delivery = DELIVERIES[code]
             letter.sequence = sequence
         for uuid, park in self.parks.items():
             park.parked = uuid not in busy

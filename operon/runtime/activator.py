@@ -16,13 +16,14 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import filterfalse, islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from operon.database import checkpoints, notifications, workflows
 from operon.database.connection import Connection, is_weather
+from operon.database.mail import Letter
 from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import caller_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = masked_logger("operon.recovery")
 
 CLAIM_MAX = 1_000
+LETTERS_MAX = 10_000  # messages that are kept for those who stand in line; of everybody else there only the UUID is
 SPARE = 10  # candidates beyond those that there can be room for: who is just leaving is found, too
 ALONE = 2  # deaths of its process, after which a workflow is run beside no other suspect, so that the next was its own
 
@@ -55,7 +57,8 @@ class Activator:
         self._look_wanted = True
         self._put_off()
         self._roomy: set[str] = set()  # names under which there may be room again for what was held back
-        self._woken: dict[UUID, None] = {}  # parked workflows of ours to bring back, in order
+        # Parked workflows of ours to bring back, in order, each with its message if that is all its mailbox has.
+        self._woken: dict[UUID, Letter | None] = {}
         self._expected: dict[UUID, Timer] = {}  # ... and those whose time comes soon
         self._names = [operation.name for operation in incarnation.catalog.operations.values()]
         self._complaint = ""
@@ -75,13 +78,17 @@ class Activator:
         """Whether it looks or is about to, or has workflows to bring back."""
         return self._working or self._look_wanted or bool(self._woken) or bool(self._roomy)
 
-    def wake(self, workflow_uuid: UUID) -> None:
-        """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back."""
+    def wake(self, workflow_uuid: UUID, letter: Letter | None = None) -> None:
+        """A workflow of ours may have got what it waits for: a live one looks, a parked one is brought back.
+
+        letter: a message that is all there is in its mailbox, so that nobody need look there.
+        """
         actor = self._incarnation.live.get(workflow_uuid)
         if actor is not None:
             actor.ring()
         else:
-            self._woken[workflow_uuid] = None
+            first = workflow_uuid not in self._woken and len(self._woken) < LETTERS_MAX
+            self._woken[workflow_uuid] = letter if first else None
             self._rung.set()
 
     def expect(self, workflow_uuid: UUID, wake_at: float) -> None:
@@ -190,7 +197,7 @@ class Activator:
         """Brings back parked workflows of ours, as many as there is room for, until it is time to look."""
         incarnation = self._incarnation
         while self._woken and (room := self._room) and self._pause > 0:
-            batch = dict.fromkeys(islice(self._woken, room))
+            batch = dict(islice(self._woken.items(), room))
             for workflow_uuid in batch:
                 del self._woken[workflow_uuid]
             try:
@@ -201,10 +208,10 @@ class Activator:
                     admitted = [
                         each for each in loaded if incarnation.suspensions.admits(each) and places.take(each.name)
                     ]
-                    await self._activate(connection, admitted, places)
+                    await self._activate(connection, admitted, places, batch)
                 incarnation.parker.returned += len(admitted)
             except BaseException:
-                self._woken = {**batch, **self._woken}
+                self._woken = {**dict.fromkeys(batch), **self._woken}
                 raise
 
     async def _fill(self, connection: Connection) -> None:
@@ -270,7 +277,7 @@ class Activator:
             if workflow.crash_count > ALONE + 1:  # it was alone when its process died: nobody else was to blame
                 await suspensions.crashed(workflow.name, workflow.workflow_uuid)
         alive = [workflow for workflow in claimed if not await self._is_dead(workflow)]
-        await self._activate(connection, alive, places)
+        await self._activate(connection, alive, places, {})
         if suspects:
             self._on_trial = incarnation.live.get(suspects[0].workflow_uuid)
         return len(found.candidates) >= room and bool(claimed)
@@ -296,23 +303,25 @@ class Activator:
         await incarnation.endings.bury(workflow)
         return True
 
-    async def _activate(self, connection: Connection, claimed: list[Claimed], places: Places) -> None:
+    async def _activate(
+        self, connection: Connection, claimed: list[Claimed], places: Places, letters: Mapping[UUID, Letter | None]
+    ) -> None:
         """Brings workflows to life, with what they have recorded and what has come for them, in their places."""
         incarnation = self._incarnation
         claimed = [workflow for workflow in claimed if workflow.workflow_uuid not in incarnation.live]
         if not claimed:
             return
         history = await checkpoints.history(connection, [workflow.workflow_uuid for workflow in claimed])
-        boxes = {
-            workflow.workflow_uuid: Mailbox(workflow.workflow_uuid, empty=False)
-            for workflow in claimed
-            if workflow.wait_topics
-        }
-        asked = [
-            (workflow.workflow_uuid, topic or None, LOOK_MAX)
-            for workflow in claimed
-            for topic in workflow.wait_topics or ()
-        ]
+        boxes: dict[UUID, Mailbox] = {}
+        asked: list[tuple[UUID, str | None, int]] = []
+        for workflow in claimed:
+            uuid = workflow.workflow_uuid
+            if (letter := letters.get(uuid)) is not None and letter.sequence is not None:
+                box = boxes[uuid] = Mailbox(uuid, empty=True)
+                box.push(letter.topic, letter.sequence, letter.body, letter.traceparent)
+            elif workflow.wait_topics:
+                boxes[uuid] = Mailbox(uuid, empty=False)
+                asked += [(uuid, topic or None, LOOK_MAX) for topic in workflow.wait_topics]
         if asked:
             for (uuid, topic, _), messages in zip(asked, await notifications.oldest(connection, asked), strict=True):
                 boxes[uuid].found(topic, [Message(*message) for message in messages], boxes[uuid].rings)

@@ -31,6 +31,8 @@ def traced(caller: Caller, telemetry: Telemetry, name: str) -> Caller:
 
 def caller_of(claimed: Claimed) -> Caller:
     """The caller of a workflow that is started again."""
+    if not (claimed.authenticated_user or claimed.authenticated_roles or claimed.request or claimed.traceparent):
+        return NOBODY
     caller = Caller(
         claimed.authenticated_user,
         tuple(claimed.authenticated_roles or ()),

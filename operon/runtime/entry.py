@@ -11,7 +11,7 @@ from uuid import UUID
 
 from operon.authorization import authorized
 from operon.contexts import InvokingContext
-from operon.database.mail import NO_USER, Letter
+from operon.database.mail import NO_USER
 from operon.errors import Fenced
 from operon.given import as_seconds
 from operon.handles import WorkflowHandle
@@ -69,21 +69,19 @@ class EntryInvoker:
         owned: bool,
     ) -> None:
         """Sends a message; durable when it returns. A workflow UUID that was chosen for it makes it idempotent."""
-        name, telemetry = sent_under(topic), self._spawner().telemetry
+        name, caller, telemetry = sent_under(topic), ctx.caller, self._spawner().telemetry
         body = codec_for(topic).encode(message)
         if key is None:
             key = ctx.options.workflow_uuid
         text = None if key is None else key_text(key)
-        owner = (ctx.caller.user or NO_USER) if owned else None
-        post = self._post(
-            lambda: self._spawner().post(ctx.caller, destination, name, body, text, ignore_finished, owner)
-        )
-        await telemetry.entry("send", name or "", ctx.caller.traceparent, post)
+        owner = (caller.user or NO_USER) if owned else None
+        post = self._post(caller, destination, name, body, text, ignore_finished, owner)
+        await (post if telemetry.tracer is None else telemetry.entry("send", name or "", caller.traceparent, post))
 
-    async def _post(self, post: Callable[[], Awaitable[Letter]]) -> None:
+    async def _post(self, *said: Any) -> None:
         while True:
             try:
-                return messages.delivered(await post())
+                return messages.delivered(await self._spawner().post(*said))
             except Fenced:
                 await self._replaced()
 

@@ -287,8 +287,10 @@ class Incarnation:
                 self._look(letter.destination)
             elif letter.delivery is Delivery.OURS_ALONE or letter.delivery is Delivery.OURS:
                 actor = self.live.get(letter.destination)
-                if actor is None or letter.delivery is Delivery.OURS or letter.sequence is None:
+                if letter.delivery is Delivery.OURS or letter.sequence is None:
                     self.activator.wake(letter.destination)
+                elif actor is None:
+                    self.activator.wake(letter.destination, letter)
                 else:
                     actor.push(letter.topic, letter.sequence, letter.body, letter.traceparent)
         for (workflow_uuid, key), (_, value) in mail.events.items():

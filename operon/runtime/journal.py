@@ -345,6 +345,8 @@ class Journal:
                 self.workflow_uuid,
                 self._outstanding,
             )
+        if not (self._recorded or self._calls):
+            return
         left = [number for number in (*self._recorded, *self._calls) if number >= self._next]
         if left and self.stopped is None:
             first = min(left)

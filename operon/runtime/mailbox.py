@@ -48,10 +48,10 @@ class Mailbox:
 
     def knows(self, topics: Iterable[str | None]) -> bool:
         """Whether the oldest message of each of these topics is in memory, if there is one at all."""
-        return all(
-            self._known.get(topic, 0) == self._rings and (topic not in self._more or bool(self._messages.get(topic)))
-            for topic in topics
-        )
+        for topic in topics:
+            if self._known.get(topic, 0) != self._rings or (topic in self._more and not self._messages.get(topic)):
+                return False
+        return True
 
     @property
     def known(self) -> int:
@@ -81,7 +81,8 @@ class Mailbox:
     def found(self, topic: str | None, messages: Sequence[Message], rings: int) -> None:
         """What a look that began after so many rings has found: the oldest of a topic, or all of them."""
         self._looking = False
-        self._messages[topic] = deque(message for message in messages if message.sequence not in self._taken)
+        taken = self._taken
+        self._messages[topic] = deque([message for message in messages if message.sequence not in taken])
         self._known[topic] = rings
         # Where there are more than were read, the rest is looked for when these are taken.
         if len(messages) >= LOOK_MAX:

@@ -95,7 +95,7 @@ class Messages:
         """The oldest message of these topics, or nothing in time, read by `decode`. Raises RecvTimeout if required."""
         journal, mailbox = self._journal, self._actor.open_mailbox()
         started = clock()
-        wait = Wait(WaitKind.MESSAGE, f"recv {name}".rstrip(), None, topics=topics)
+        wait: Wait | None = None
         deadline = deadline_of(step)
         last_look = timeout == 0
         while True:
@@ -115,6 +115,7 @@ class Messages:
                 break
             if deadline is None and timeout is not None:
                 deadline = self._deadline(step, name, timeout)
+            wait = wait or Wait(WaitKind.MESSAGE, f"recv {name}".rstrip(), None, topics=topics)
             wait.deadline = deadline
             await self._actor.pause(wait)
             last_look = deadline is not None and self._incarnation.clock.now() >= deadline

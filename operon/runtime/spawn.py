@@ -23,7 +23,6 @@ from operon.masking import masked_logger
 from operon.operations import Operation
 from operon.runtime.callers import traced
 from operon.runtime.crowds import Places
-from operon.runtime.journal import clock
 from operon.runtime.patience import PATIENCE_SECONDS
 from operon.runtime.results import Results
 from operon.runtime.waits import WaitKind
@@ -174,7 +173,7 @@ class Spawner:
         incarnation.admit_message()
         lane = uuid7()
         trace = self.telemetry.outgoing(caller.traceparent, destination)
-        letter = Letter(lane, None, destination, topic, body, key, keep, clock(), None, trace, owner)
+        letter = Letter(lane, None, destination, topic, body, key, keep, 0.0, None, trace, owner)
         await self._confirmed(incarnation.committer.letter(letter), lane, destination)
         return letter
 
