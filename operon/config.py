@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     direct_url: str | None = None  # for the listening connection, past a pooler in transaction mode
     notify: Literal["on", "off"] = "on"  # off: polls instead of LISTEN
     data_dir: str = ".operon/postgres"  # where the embedded Postgres keeps its data
-    pool_size: Count = 16  # connections for user transactions; seven more serve the runtime itself
+    pool_size: Count = 16  # connections for user transactions; eight more serve the runtime itself
     lease_seconds: Seconds = 10.0  # how long an executor that cannot be heard keeps its workflows
     heartbeat_seconds: Seconds = 2.0
     poll_seconds: Seconds = 1.0  # the process-wide safety poll

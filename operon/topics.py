@@ -27,6 +27,7 @@ Key = str | int | UUID | Sequence[str | int | UUID]
 
 NAME_HINT = "1 to 200 printable characters, like 'payment'"
 DOWN_NAME = "operon.down"  # the runtime sends it, and nobody else
+KNOWN_MAX = 1_000  # names that need no second look; whoever makes them up as he goes has more
 KEY_BYTES_MAX = 1_000  # an index of Postgres takes no more than 2,700
 
 
@@ -97,6 +98,8 @@ def codec_of(annotation: Any, where: str) -> Codec[Any]:
     return Codec(annotation, where, error=InputError, bytes_max=INPUT_BYTES_MAX)
 
 
+_known: set[str] = set()
+
 UNTYPED = codec_of(Any, "a message or event without a type")
 
 
@@ -128,10 +131,14 @@ def event_name(key: Named[Any] | str) -> str:
     """The stored name of an event. InputError for a text that is none, InvocationError for what is no text."""
     if isinstance(key, Named):
         return key.name
+    if key.__class__ is str and key in _known:
+        return key
     name: Any = key
     if isinstance(name, str) and not is_name(name):  # whoever called a handler may have chosen it
         raise InputError(f"{name[:100]!r} is no name for a topic or an event", hint=NAME_HINT)
-    return key if isinstance(name, str) else checked(name)
+    if len(_known) < KNOWN_MAX:
+        _known.add(checked(name))
+    return checked(name)
 
 
 def codec_for(topic: Named[T] | str | None) -> Codec[T]:

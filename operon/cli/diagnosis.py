@@ -17,7 +17,7 @@ from operon.database.migrate import OLDEST_SERVER
 OLDEST_PYTHON = (3, 11)
 CLOCK_SECONDS = 2.0  # more than a well-kept clock is ever off
 SLOW_SECONDS = 0.02  # a step is a round trip or two
-RUNTIME_CONNECTIONS = 7  # of a process, beside those for its transactions
+RUNTIME_CONNECTIONS = 8  # of a process, beside those for its transactions
 
 
 class Verdict(StrEnum):

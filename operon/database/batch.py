@@ -200,7 +200,7 @@ class Batch:
         return self.mail
 
     def columns(self) -> list[list[Any] | None]:
-        """The arguments of `operon.flush` after the first three, up to those of its mail; None for what is empty."""
+        """The arguments of `operon.flush` after the first four, up to those of its mail; None for what is empty."""
         s, c, f = len(self.s_uuid), len(self.c_uuid), len(self.f_uuid)
         return [
             self.s_uuid or None,

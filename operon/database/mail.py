@@ -60,7 +60,7 @@ class Letter:
         body: bytes,
         key: str | None,
         keep: bool,
-        started: float,
+        started: float | None,
         seen: str | None,
         traceparent: str | None,
         owner: str | None = None,
@@ -156,15 +156,15 @@ class Mail:
             [key for _, key in self.events] or None,
             [value for _, value in self.events.values()] or None,
             mailbox_limit,
-            [letter.sender if letter.step is not None else None for letter in letters] or None,
-            [letter.step for letter in letters] or None,
+            some([letter.sender if letter.step is not None else None for letter in letters]),
+            some([letter.step for letter in letters]),
             [letter.destination for letter in letters] or None,
             [letter.topic for letter in letters] or None,
             [letter.body for letter in letters] or None,
             some([letter.key for letter in letters]),
             some([letter.keep or None for letter in letters]),
             some([letter.traceparent for letter in letters]),
-            [letter.started for letter in letters] or None,
+            some([letter.started for letter in letters]),
             some([letter.seen for letter in letters]),
             some([letter.owner for letter in letters]),
             [park.workflow_uuid for park in parks] or None,
@@ -201,4 +201,4 @@ def destination_of(letter: Letter) -> bytes:
 
 def some(column: list[Any]) -> list[Any] | None:
     """A column that few need: None when nobody does."""
-    return column if any(value is not None for value in column) else None
+    return None if column.count(None) == len(column) else column

@@ -20,7 +20,7 @@ from operon.database.connection import SHARED_WRITER, WRITER, Connection, close,
 from operon.database.mail import Mail
 from operon.errors import Fenced
 
-REST = ", ".join(f"${n}" for n in range(2, 60))
+REST = ", ".join(f"${n}" for n in range(2, 61))
 FLUSH = f"select * from operon.flush($1, {REST})"  # noqa: S608 - placeholders
 NO_MAIL = Mail().columns(0)
 
@@ -32,6 +32,7 @@ SHARED_FLUSH = f"select flush.* from {PATIENCE}, lateral operon.flush({PATIENT},
 
 FENCED = ("OP001", "OP002")
 REVOKED = "OP004"
+OUT_OF_ORDER = "OP005"
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -44,8 +45,12 @@ class Revoked(Exception):
         self.workflows = workflows
 
 
+class OutOfOrder(Exception):
+    """The batch before this one has not landed, so nothing of this one was written either."""
+
+
 class Writer:
-    """Owns the writing connection of an executor; used by its committer alone."""
+    """Owns a writing connection of an executor; used by its committer alone."""
 
     def __init__(self, url: str, version: str, mailbox_limit: int, *, pooled: bool = False) -> None:
         self._url = url
@@ -65,21 +70,26 @@ class Writer:
 
     async def _call(self, connection: Connection) -> Call:
         """A flush, prepared once; or sent anew each time where the session is not ours alone."""
-        if self._flush is None:
-            if self._pooled:
-                self._flush = partial(connection.fetchrow, SHARED_FLUSH)
-            else:
-                self._flush = (await connection.prepare(FLUSH)).fetchrow
-        return self._flush
+        if self._flush is not None:
+            return self._flush
+        call: Call = partial(connection.fetchrow, SHARED_FLUSH)
+        if not self._pooled:
+            call = (await connection.prepare(FLUSH)).fetchrow
+        self._flush = call
+        return call
 
-    async def flush(self, incarnation: int, number: int, batch: Batch) -> None:
-        """Makes a batch durable, and hands it what the database says. Raises Fenced, or asyncpg's error."""
+    async def flush(self, incarnation: int, number: int, batch: Batch, after: int | None = None) -> None:
+        """Makes a batch durable, and hands it what the database says. Raises Fenced, Revoked, or asyncpg's error.
+
+        after: the number of a batch that is on its way too, and comes first. OutOfOrder if it has not landed.
+        """
         call = await self._call(await self.open())
         mail = batch.mail
         try:
             taken, woken, codes, sequences, busy = await call(
                 incarnation,
                 number,
+                after,
                 self._version,
                 *batch.columns(),
                 *(NO_MAIL if mail is None else mail.columns(self._mailbox_limit)),
@@ -89,6 +99,8 @@ class Writer:
                 raise Fenced(str(error)) from error
             if sqlstate(error) == REVOKED:
                 raise Revoked([UUID(uuid) for uuid in (getattr(error, "detail", None) or "").split(",")]) from error
+            if sqlstate(error) == OUT_OF_ORDER:
+                raise OutOfOrder(str(error)) from error
             raise
         batch.taken, batch.woken = taken or (), woken or ()
         if mail is not None:

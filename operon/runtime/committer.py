@@ -2,8 +2,8 @@
 
 Actors append records and go on. While one batch is in flight the next one fills, so that a batch is one round trip,
 one transaction and one fsync for whatever came up meanwhile, up to 128 records of unrelated workflows. There is no
-timer: waiting for company makes it slower, the flight itself is the wait. One lane keeps each workflow's records in
-order.
+timer: waiting for company makes it slower, the flight itself is the wait. A batch that is full by then is sent on a
+second connection, and lands after the first one or not at all: so each workflow's records keep their order.
 
 What can go wrong with a flush, and what is done about it:
 
@@ -22,20 +22,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from uuid import UUID
 
-from operon.caller import NOBODY, Caller
-from operon.database.batch import BYTES_MAX, RECORD_BYTES, Batch
+from operon.database.batch import Batch
 from operon.database.connection import is_conflict, is_weather
 from operon.database.lease import Lease
-from operon.database.mail import Letter, Park
-from operon.database.writer import Revoked, Writer
-from operon.errors import Evicted, Fenced, StopActor
+from operon.database.writer import OutOfOrder, Revoked, Writer
+from operon.errors import Fenced
 from operon.masking import masked_logger
-from operon.runtime.callers import caller_columns
-from operon.runtime.statements import Statement, run_statements
+from operon.runtime.intake import Intake
+from operon.runtime.statements import run_statements
 from operon.telemetry.observer import SILENT, Telemetry
 
 logger = masked_logger("operon.committer")
@@ -43,12 +41,31 @@ logger = masked_logger("operon.committer")
 BACKOFF_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Committer:
+class Ahead:
+    """A batch that was sent while the one before it was in flight."""
+
+    __slots__ = ("after", "batch", "dropped", "flight", "number")
+
+    def __init__(self, batch: Batch, number: int, after: int, flight: asyncio.Task[None]) -> None:
+        self.batch = batch
+        self.number = number
+        self.after = after  # the number of the one before it, as that was in flight then
+        self.flight = flight
+        self.dropped: set[UUID] = set()  # to be taken out of it, should it be sent anew
+
+    def lose(self, error: BaseException) -> None:
+        """It does not matter any more what becomes of it."""
+        self.batch.settle(error)
+        self.flight.add_done_callback(lambda flight: flight.cancelled() or flight.exception())
+        self.flight.cancel()
+
+
+class Committer(Intake):
     """Takes records from actors and makes them durable, in batches."""
 
     def __init__(
         self,
-        writer: Writer,
+        writers: tuple[Writer, Writer],
         lease: Lease,
         on_fenced: Callable[[], None],
         on_mail: Callable[[Batch], None],
@@ -57,7 +74,8 @@ class Committer:
         on_away: Callable[[float], None] = lambda _: None,
         telemetry: Telemetry = SILENT,
     ) -> None:
-        self._writer = writer
+        super().__init__()
+        self._writer, self._other = writers
         self._lease = lease
         self._on_fenced = on_fenced
         self._on_revoked = on_revoked  # called with workflows that somebody has cancelled
@@ -65,187 +83,25 @@ class Committer:
         self._on_away = on_away  # called again and again while the database is away, with the seconds
         self._on_mail = on_mail  # called with each durable batch that has something for somebody else
         self._telemetry = telemetry
-        self._queue: deque[Batch] = deque()
-        self._current = Batch()
-        self._idle: asyncio.Future[None] | None = None
+        self._underway: int | None = None  # the number of the batch in flight, while another may be sent after it
+        self._ahead: Ahead | None = None
+        self._last = 0  # the number under which the last batch landed
         self._busy = False
         self._fenced = False
-        self._broken: dict[UUID, Exception] = {}  # whose record was refused, until their actor starts again
-        self._sealed: StopActor | None = None  # what an actor gets that still wants to append
-        self._look_wanted = False
         self._number = 0
         # For operators: batches that landed at once, the records in them, and how long they took together.
         self.flushes = 0
         self.flushed = 0
         self.flush_seconds = 0.0
 
-    # ------------------------------------------------------------------ appending: synchronous, called by actors
-
-    def start(
-        self,
-        workflow_uuid: UUID,
-        name: str,
-        inputs: bytes,
-        caller: Caller = NOBODY,
-        parent: tuple[UUID, int] | None = None,
-        *,
-        keyed: bool = False,
-        deadline: float | None = None,
-    ) -> Batch:
-        """Records that a workflow begins. `keyed`: its UUID was chosen by somebody, so it may be taken already."""
-        batch = self._open(len(inputs))
-        row = len(batch.s_uuid)
-        batch.s_uuid.append(workflow_uuid)
-        batch.s_name.append(name)
-        batch.s_inputs.append(inputs)
-        if keyed:
-            batch.keyed.add(workflow_uuid)
-        if caller is not NOBODY:
-            batch.s_caller[row], batch.s_request[row] = caller_columns(caller)
-        if parent is not None:
-            batch.s_parent[row], batch.s_parent_step[row] = parent
-        if deadline is not None:
-            batch.s_deadline[row] = deadline
-        return batch
-
-    def checkpoint(
-        self,
-        workflow_uuid: UUID,
-        step: int,
-        kind: int,
-        name: str,
-        output: bytes | None,
-        started: float,
-        error: bytes | None = None,
-        seen: str | None = None,
-        attempts: int = 1,
-    ) -> Batch:
-        """Records the answer of a step: exactly one of output and error."""
-        if self._broken:
-            self._refuse_broken(workflow_uuid)
-        batch = self._open(len(output) if output is not None else 0)
-        batch.checkpoint(workflow_uuid, step, kind, name, output, started, error, seen, attempts)
-        return batch
-
-    def finish(
-        self,
-        workflow_uuid: UUID,
-        status: int,
-        output: bytes | None,
-        error: bytes | None,
-        begun: tuple[Batch, int] | None,
-    ) -> Batch:
-        """Records the outcome; `begun` is the batch and row of the start, which takes it along if it is still here."""
-        if begun is not None and begun[0] is self._current:
-            batch, row = begun
-            batch.s_status[row] = status
-            batch.s_output[row] = output
-            if error is not None:
-                batch.s_error[row] = error
-            return batch
-        if self._broken:
-            self._refuse_broken(workflow_uuid)
-        batch = self._open(len(output) if output is not None else 0)
-        if batch.mail is not None:
-            batch.mail.unparked.pop(workflow_uuid, None)  # its end says so too
-        if status != 1:
-            batch.f_status[len(batch.f_uuid)] = status
-        if error is not None:
-            batch.f_error[len(batch.f_uuid)] = error
-        batch.f_uuid.append(workflow_uuid)
-        batch.f_output.append(output)
-        return batch
-
-    def statement(self, statement: Statement) -> Batch:
-        """Records a one-statement transaction, which runs in the batch that records it."""
-        if self._broken:
-            self._refuse_broken(statement.workflow_uuid)
-        batch = self._open(0)
-        batch.statements.append(statement)
-        return batch
-
-    def letter(self, letter: Letter) -> Batch:
-        """Records that a message is sent; the database says in the letter what became of it."""
-        if self._broken:
-            self._refuse_broken(letter.sender)
-        batch = self._open(len(letter.body))
-        batch.letters().letters.append(letter)
-        return batch
-
-    def received(self, batch: Batch, workflow_uuid: UUID, sequence: int) -> None:
-        """Removes a message from its mailbox, in the batch that records its receipt."""
-        batch.letters().received.append((workflow_uuid, sequence))
-
-    def event(self, batch: Batch, workflow_uuid: UUID, step: int, key: str, value: bytes) -> None:
-        """Publishes an event, in the batch that records it."""
-        batch.letters().events[workflow_uuid, key] = (step, value)
-
-    def park(self, park: Park, begun: tuple[Batch, int] | None) -> None:
-        """Records that a workflow only waits; the database says in the park whether it may leave memory.
-
-        If its start is still here, and nobody can know it yet, it just begins so.
-        """
-        if begun is not None and not begun[0].sent and not park.targets:
-            park.start, park.parked = begun, True
-            begun[0].begin_parked(begun[1], park)
-            return
-        if self._broken:
-            self._refuse_broken(park.workflow_uuid)
-        self._open(0).letters().parks[park.workflow_uuid] = park
-
-    def unpark(self, workflow_uuid: UUID, park: Park | None) -> Batch | None:
-        """Records that a workflow goes on which the database has as parked, or is about to have, by this park."""
-        if park is not None and park.start is not None and not park.start[0].sent:
-            park.start[0].begin_running(park.start[1])
-            return None
-        batch = self._open(-RECORD_BYTES)  # of no weight: a few bytes, which only ever come along with another record
-        mail = batch.letters()
-        mail.parks.pop(workflow_uuid, None)
-        mail.unparked[workflow_uuid] = None
-        return batch
-
-    def ring(self, batch: Batch | None, bell: str) -> None:
-        """A notification, `channel payload`, that goes out when the batch commits; without one, with the next."""
-        if self._sealed is None:
-            (batch or self._open(0)).bells.add(bell)
-
-    def look(self) -> None:
-        """Flushes even if there is nothing to record: the database has something to say to this executor."""
-        self._look_wanted = True
-        self._wake()
-
     def drop(self, workflow_uuid: UUID) -> None:
-        """Forgets what an actor had appended and is not in flight: its coroutine is gone, and will be replayed."""
-        for batch in (*self._queue, self._current):
-            batch.drop(workflow_uuid)
+        """As in the intake, and what was sent ahead, should that have to be sent anew."""
+        super().drop(workflow_uuid)
+        if self._ahead is not None:
+            self._ahead.dropped.add(workflow_uuid)
 
-    def mend(self, workflow_uuid: UUID) -> None:
-        """A fresh coroutine takes over from what is recorded: the workflow may append again."""
-        self._broken.pop(workflow_uuid, None)
-
-    def _refuse_broken(self, workflow_uuid: UUID) -> None:
-        # A branch of a coroutine that has run ahead of a record that was refused: what it appends would leave a hole.
-        if (error := self._broken.get(workflow_uuid)) is not None:
-            raise Evicted(f"an earlier record could not be stored: {error}") from error
-
-    def _open(self, size: int) -> Batch:
-        if self._sealed is not None:
-            raise self._sealed
-        batch = self._current
-        if batch.weight > BYTES_MAX:
-            self._queue.append(batch)
-            batch = self._current = Batch()
-        batch.weight += size + RECORD_BYTES
-        if self._idle is not None:
-            self._wake()
-        return batch
-
-    def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-        self._idle = None
-
-    # ------------------------------------------------------------------ flushing: one task
+    def _filled(self) -> None:
+        self._send_ahead()
 
     async def run(self, started: Callable[[], None]) -> None:
         """Flushes batch after batch until cancelled or fenced."""
@@ -258,7 +114,8 @@ class Committer:
 
     async def _run(self) -> None:
         while not self._fenced:
-            batch = self._take()
+            ahead, self._ahead = self._ahead, None
+            batch = self._take() if ahead is None else ahead.batch
             if batch is None:
                 self._busy = False
                 self._idle = asyncio.get_running_loop().create_future()
@@ -268,25 +125,30 @@ class Committer:
                 await asyncio.sleep(0)
                 continue
             self._busy = True
-            if self._telemetry.on:
-                await self._telemetry.commit(batch.records, self._commit(batch))
-            else:
-                await self._commit(batch)
+            if ahead is not None:
+                self._writer, self._other = self._other, self._writer
+            commit = self._commit(batch, ahead)
+            await (self._telemetry.commit(batch.records, commit) if self._telemetry.on else commit)
 
-    def _take(self) -> Batch | None:
-        if self._queue:
-            batch = self._queue.popleft()
-        elif self._current.records or self._current.bells or self._current.waiters or self._look_wanted:
-            batch, self._current = self._current, Batch()
-            self._look_wanted = False
-        else:
-            return None
+    def _send_ahead(self) -> None:
+        """Sends the next batch while one is in flight, if it is full and neither runs statements of its own.
+
+        The server takes it up when the first one has committed, and not when the answer to that has been read between
+        two turns of a busy loop.
+        """
+        if self._ahead is not None or self._underway is None or not self._queue or self._queue[0].statements:
+            return
+        batch = self._queue.popleft()
         batch.sent = True
-        return batch
+        after, self._number = self._underway, self._number + 1
+        flight = self._other.flush(self._lease.incarnation, self._number, batch, after)
+        self._ahead = Ahead(
+            batch, self._number, after, asyncio.get_running_loop().create_task(flight, context=Context())
+        )
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch, ahead: Ahead | None) -> None:
         try:
-            await self._flush(batch)
+            await self._flush(batch, ahead, leading=not batch.statements)
         except Fenced as fenced:
             self._fence(fenced, batch)
         except Exception as error:
@@ -302,23 +164,33 @@ class Committer:
                 self._on_mail(batch)
             batch.release()
 
-    async def _flush(self, batch: Batch) -> None:
+    async def _flush(self, batch: Batch, ahead: Ahead | None = None, *, leading: bool = False) -> None:
+        """ahead: it was sent already. leading: the next one may be sent after it, for as long as this one can land."""
         failures = 0
         began = time.monotonic()
         while True:
-            self._number += 1
+            if ahead is None:
+                self._number += 1
+            number = self._number if ahead is None else ahead.number
+            # What follows on a flight that cannot land could not land either, and so on without end.
+            self._underway = number if leading and (ahead is None or ahead.after == self._last) else None
+            self._send_ahead()
+            leading = False
             try:
                 if batch.statements:
                     await run_statements(self._writer, batch)
-                await self._writer.flush(self._lease.incarnation, self._number, batch)
+                await (self._writer.flush(self._lease.incarnation, number, batch) if ahead is None else ahead.flight)
                 if batch.statements:
                     await self._writer.commit()
+                self._last = number
                 self.flushes += 1
                 self.flushed += batch.records
                 self.flush_seconds += time.monotonic() - began
                 return
             except Fenced:
                 raise
+            except OutOfOrder:
+                leading = True  # it was faster than the one before it, or that one was sent anew; it is through by now
             except Revoked as revoked:
                 await self._writer.rollback()
                 await self._revoke(batch, revoked)
@@ -326,14 +198,21 @@ class Committer:
                 if is_conflict(error) and not batch.statements:
                     failures += 1  # two executors that wake the same workflows: one of them goes first
                 elif is_weather(error) and not (batch.statements and self._writer.usable):
-                    if await self._landed(batch, error, failures, began):
-                        batch.taken = batch.keyed
+                    if await self._landed(batch, number, error, failures, began):
+                        batch.taken, self._last = batch.keyed, number
                         return
                     failures += 1
                 else:
                     await self._writer.rollback()
-                    await self._isolate(batch, error)
-                    return
+                    if ahead is None or not ahead.dropped:
+                        await self._isolate(batch, error)
+                        return
+            finally:
+                self._underway = None
+            if ahead is not None:
+                for workflow_uuid in ahead.dropped:
+                    batch.drop(workflow_uuid)
+                ahead = None
 
     async def _revoke(self, batch: Batch, revoked: Revoked) -> None:
         """Takes out what there is of workflows that were cancelled; then the note that says so."""
@@ -353,7 +232,7 @@ class Committer:
         else:
             self._on_forgotten()
 
-    async def _landed(self, batch: Batch, error: Exception, failures: int, began: float) -> bool:
+    async def _landed(self, batch: Batch, number: int, error: Exception, failures: int, began: float) -> bool:
         """Asks, for as long as it takes, whether the batch is durable although its acknowledgement was lost."""
         while True:
             pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
@@ -361,7 +240,7 @@ class Committer:
             logger.warning("a flush was interrupted (%s); looking whether it landed", type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             try:
-                return await self._writer.landed(self._lease.incarnation, self._number, batch)
+                return await self._writer.landed(self._lease.incarnation, number, batch)
             except Fenced:
                 raise
             except Exception as again:
@@ -415,6 +294,9 @@ class Committer:
     def _lose(self, fenced: Fenced) -> None:
         """Nothing that was appended and is not in flight will be durable, and nothing more is taken."""
         self._sealed = fenced
+        if self._ahead is not None:
+            self._ahead.lose(fenced)
+            self._ahead = None
         for lost in (*self._queue, self._current):
             lost.settle(fenced)
         self._queue.clear()
@@ -431,11 +313,6 @@ class Committer:
             self._current.waiters.append(waiter)
             self._wake()
             await waiter
-
-    def seal(self) -> None:
-        """Takes no more records: what was appended is still made durable, actors that go on are stopped."""
-        if self._sealed is None:
-            self._sealed = Evicted("the executor stops")
 
     def __repr__(self) -> str:
         state = "fenced" if self._fenced else "flushing" if self._busy else "idle"

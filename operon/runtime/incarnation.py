@@ -112,10 +112,11 @@ class Incarnation:
             interrupt,
             pooled=own.pooled,
         )
-        self._writer = Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled)
+        writers = [Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled) for _ in range(2)]
+        self._writers = writers[0], writers[1]
         self.patience = Patience()
         self.committer = Committer(
-            self._writer,
+            self._writers,
             self.lease,
             self.fence,
             self._committed,
@@ -414,7 +415,8 @@ class Incarnation:
         self.mail_reader.close()
         await self.transactions.close()
         await self.lease.close()
-        await self._writer.close()
+        for writer in self._writers:
+            await writer.close()
         for actor in list(self.live.values()):
             actor.end(None)
         self.live.clear()

@@ -173,7 +173,7 @@ class Spawner:
         incarnation.admit_message()
         lane = uuid7()
         trace = self.telemetry.outgoing(caller.traceparent, destination)
-        letter = Letter(lane, None, destination, topic, body, key, keep, 0.0, None, trace, owner)
+        letter = Letter(lane, None, destination, topic, body, key, keep, None, None, trace, owner)
         await self._confirmed(incarnation.committer.letter(letter), lane, destination)
         return letter
 

@@ -42,7 +42,7 @@ async def test_the_flush_takes_what_the_writer_sends(database: str) -> None:
 
     flush = await connection.prepare(FLUSH)
 
-    assert len(flush.get_parameters()) == 3 + len(Batch().columns()) + len(Mail().columns(0))
+    assert len(flush.get_parameters()) == 4 + len(Batch().columns()) + len(Mail().columns(0))
     await connection.close()
 
 

@@ -56,6 +56,7 @@ ACTOR = "operon/runtime/workflow_actor.py"
 INVOKE = "operon/runtime/invoke.py"
 
 COMMITTING = "tests/runtime/test_committer.py"
+AHEAD = "tests/runtime/test_ahead.py"
 FENCES = "tests/guarantees/test_fences.py"
 BACKOFF = "tests/guarantees/test_backoff.py"
 ONCE = "tests/guarantees/test_exactly_once.py"
@@ -104,6 +105,34 @@ MUTANTS = (
         "values (me, number); --",
         "values (me, number) on conflict do nothing; --",
         f"{FENCES}::test_a_flush_that_had_not_landed_when_it_was_asked_for_never_lands",
+    ),
+    mutant(
+        "a batch that was sent ahead does not ask for the one before it",
+        FLUSH,
+        "if after is not null and not exists (",
+        "if false and not exists (",
+        f"{AHEAD}::test_a_batch_lands_only_after_the_one_before_it",
+    ),
+    mutant(
+        "what follows on a refused record stays in the batch that was sent ahead",
+        COMMITTER,
+        "for workflow_uuid in ahead.dropped:",
+        "for workflow_uuid in ():",
+        f"{AHEAD}::test_whose_record_is_refused_has_nothing_in_the_batch_that_was_sent_after_it",
+    ),
+    mutant(
+        "a batch is sent ahead while the one before it is split",
+        COMMITTER,
+        "number if leading and (ahead is None",
+        "number if (ahead is None",
+        f"{AHEAD}::test_nothing_is_sent_ahead_while_a_batch_that_was_refused_is_split",
+    ),
+    mutant(
+        "a flush waits for somebody who sets due what it takes away",
+        FLUSH,
+        "y.waiter = any (waiters) for update skip locked",
+        "y.waiter = any (waiters) for update",
+        "tests/database/test_waits.py::test_who_ends_does_not_wait_for_somebody_who_just_rings_for_it",
     ),
     # ------------------------------------------------------------------ the fence of a transaction
     mutant(
@@ -267,7 +296,7 @@ MUTANTS = (
     mutant(
         "a flush that was not acknowledged is taken for failed",
         COMMITTER,
-        "if await self._landed(batch, error, failures, began):",
+        "if await self._landed(batch, number, error, failures, began):",
         "if False:",
         f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
     ),

@@ -39,12 +39,15 @@ def random_tree(rng: random.Random, depth: int) -> Tree:
     return (shape, *(random_tree(rng, depth - 1) for _ in range(rng.randint(2, 3))))
 
 
+NOBODY = cast(Writer, None)
+
+
 class Life:
     """One life of a workflow: its journal, and the world that answers its steps when the test says so."""
 
     def __init__(self, recorded: list[Checkpoint]) -> None:
         # A committer that nobody runs: what is appended stays in its batch, in order, to be read from there.
-        self._committer = Committer(cast(Writer, None), cast(Lease, None), lambda: None, lambda _batch: None)
+        self._committer = Committer((NOBODY, NOBODY), cast(Lease, None), lambda: None, lambda _batch: None)
         self._journal = Journal(self._committer, WORKFLOW, "tree", recorded, None)
         self._recorded = recorded
         self.places: dict[int, str] = {}  # number -> where in the tree it was called

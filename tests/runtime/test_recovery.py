@@ -52,11 +52,11 @@ async def test_a_start_in_the_moment_in_which_the_next_incarnation_is_made_waits
 
 async def test_a_start_that_landed_as_its_incarnation_ended_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     async with TestRuntime(__name__, lease_seconds=2, heartbeat_seconds=0.4, poll_seconds=0.2) as runtime:
-        writer = runtime.executor.incarnation._writer  # pyright: ignore[reportPrivateUsage]
+        writer = runtime.executor.incarnation._writers[0]  # pyright: ignore[reportPrivateUsage]
         flush = writer.flush
 
-        async def landed(incarnation: int, number: int, batch: Batch) -> None:
-            await flush(incarnation, number, batch)
+        async def landed(incarnation: int, number: int, batch: Batch, after: int | None = None) -> None:
+            await flush(incarnation, number, batch, after)
             raise Fenced("nobody hears that it has landed")
 
         monkeypatch.setattr(writer, "flush", landed)

@@ -5,11 +5,14 @@
 -- `woken`: parked workflows of this executor that waited for what has happened here. `codes` and `sequences`: what became
 -- of its messages (see `operon.deliver`). `busy`: those that wanted to park and stay (see `operon.park`).
 --
+-- `after`: a batch without which this one must not be. An executor sends a batch while the one before it is under way, on
+-- another connection: there it waits for the row, and then finds out whether that one has come to anything.
+--
 -- Two executors may wait for each other's workflows, and each flush then wants rows of `operon.waits` that the other one
 -- changes. There is no circle: rows of those who are to be woken come first; what somebody waited for who waits no more
 -- is taken away after that, without waiting for anybody.
 create function operon.flush(
-    me bigint, number bigint, app_version text,
+    me bigint, number bigint, after bigint, app_version text,
     s_uuid uuid[], s_name text[], s_inputs bytea[], s_status smallint[], s_output bytea[], s_error bytea[],
     s_caller text[], s_request bytea[], s_parent uuid[], s_parent_step integer[], s_deadline float8[],
     s_wait_kind smallint[], s_wait_what text[], s_wait_topics text[], s_wake float8[],
@@ -46,6 +49,11 @@ begin
     end if;
     if revoked is not null then
         raise exception 'workflows were cancelled' using errcode = 'OP004', detail = pg_catalog.array_to_string(revoked, ',');
+    end if;
+    if after is not null and not exists (
+        select from operon.batches b where b.executor = me and b.batch = after and not b.lost
+    ) then
+        raise exception 'batch % has not landed, and comes before batch %', after, number using errcode = 'OP005';
     end if;
     insert into operon.batches (executor, batch) values (me, number); -- refused, if this batch was given up
     if number % 64 = 0 then -- nobody asks for these any more

@@ -56,8 +56,8 @@ NUMBER = re.compile(r"(?<=[_ ])\d+")
 
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
-STARTS, PARKED, NUMBERS, STEPS, ENDS = 4, 14, 19, 21, 27
-RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 32, 34, 37, 43, 53
+STARTS, PARKED, NUMBERS, STEPS, ENDS = 5, 15, 20, 22, 28
+RECEIVED, UNPARKED, EVENTS, TOPICS, PARKS = 33, 35, 38, 44, 54
 
 When = Literal["before", "after", "held"]
 
