@@ -189,8 +189,8 @@ class Run:
         for system in self._in("W5"):
             peer = system is not OPERON
             workflows = self._plan.waiting_workflows_of_peer if peer else self._plan.waiting_workflows
-            for role in ("live",) if peer else ("live", "parked"):
-                if role == "live" and workflows > waiting.LIVE_MAX:
+            for role in (waiting.LIVE,) if peer else (waiting.LIVE, waiting.PARKED, waiting.IN_TWO):
+                if role == waiting.LIVE and workflows > waiting.LIVE_MAX:
                     continue
                 try:
                     done = await waiting.wait(self._server, system, system.modules["W5"], role, workflows)

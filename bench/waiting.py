@@ -2,8 +2,9 @@
 
     live    all of them stay in memory
     parked  each leaves memory as soon as it waits, and comes back from the database for its message
+    parked in two   the same in two executors, as `operon start --workers 2` has them: half of the crowd each
 
-One process starts them, and then sends each its message; the clock of the latter runs from the first message until all
+A process starts them, and then sends each its message; the clock of the latter runs from the first message until all
 are finished in the database.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
@@ -22,6 +25,7 @@ GIVE_UP_SECONDS = 240.0
 GIVE_UP_SECONDS_EACH = 0.002
 CONCURRENCY = 256
 WARM_UP = 500
+LIVE, PARKED, IN_TWO = "live", "parked", "parked in two"
 LIVE_MAX = 100_000  # more of them, in memory at once, is not what anybody should do: they are measured parked alone
 
 
@@ -46,24 +50,29 @@ async def wait(server: Server, system: cells.System, module: str, role: str, cou
     url = await server.create_database(database)
     connection = await asyncpg.connect(url)
     finished = tables.dbos_finished if system.name == "dbos" else tables.operon_finished
-    arguments = ("--role", role, "--count", str(count), "--warm-up", str(WARM_UP), "--concurrency", str(CONCURRENCY))
+    executors = 2 if role == IN_TWO else 1
+    kind, each = LIVE if role == LIVE else PARKED, count // executors
+    arguments = ("--role", kind, "--count", str(each), "--warm-up", str(WARM_UP), "--concurrency", str(CONCURRENCY))
     patience = GIVE_UP_SECONDS + count * GIVE_UP_SECONDS_EACH
     try:
-        async with asyncio.timeout(patience), cells.process(system, module, url, *arguments) as running:
-            base: int = (await running.hears("launched"))["resident"]
-            running.says_go()
-            begun = time.perf_counter()
-            resident: int = (await running.hears("started"))["resident"]
+        async with asyncio.timeout(patience), AsyncExitStack() as stack:
+            running: list[cells.Process] = []
+            base = 0
+            for _ in range(executors):  # one after the other: they warm up
+                process = await stack.enter_async_context(cells.process(system, module, url, *arguments))
+                running.append(process)
+                base += (await process.hears("launched"))["resident"]
+            begun = said_go(running)
+            resident = sum([fact["resident"] for fact in await heard(running, "started")])
             started, parked = time.perf_counter(), None
-            if role == "parked":
-                await tables.until(lambda: tables.operon_parked(connection), count)
+            if kind == PARKED:
+                await tables.until(lambda: tables.operon_parked(connection), each * executors)
                 parked = time.perf_counter()
-            running.says_go()
-            waiting: int = (await running.hears("waiting"))["resident"]
-            running.says_go()
-            rung = time.perf_counter()
-            await running.hears("woken")
-            await tables.until(lambda: finished(connection), count + WARM_UP)
+            said_go(running)
+            waiting = sum([fact["resident"] for fact in await heard(running, "waiting")])
+            rung = said_go(running)
+            await heard(running, "woken")
+            await tables.until(lambda: finished(connection), (each + WARM_UP) * executors)
             done = time.perf_counter()
     except TimeoutError:
         raise cells.CellFailed(f"{await finished(connection)} of {count} finished after {patience:.0f} s") from None
@@ -76,8 +85,20 @@ async def wait(server: Server, system: cells.System, module: str, role: str, cou
         workflows=count,
         started_per_second=count / (started - begun),
         parked_per_second=None if parked is None else count / (parked - begun),
-        bytes_each=((waiting if role == "parked" else resident) - base) / count,
+        bytes_each=((waiting if kind == PARKED else resident) - base) / count,
         resident_bytes=base,
         finished_seconds=done - rung,
         finished_per_second=count / (done - rung),
     )
+
+
+def said_go(running: list[cells.Process]) -> float:
+    """Says go to all of them, and gives the moment."""
+    for process in running:
+        process.says_go()
+    return time.perf_counter()
+
+
+async def heard(running: list[cells.Process], word: str) -> list[dict[str, Any]]:
+    """What each of them says, when it does."""
+    return [await process.hears(word) for process in running]

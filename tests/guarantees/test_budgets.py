@@ -115,6 +115,11 @@ async def executes(ctx: operon.WorkflowContext, count: int) -> int:
 
 
 @operon.workflow
+async def receives(ctx: operon.WorkflowContext, count: int) -> list[int]:
+    return [await ctx.recv("topic") for _ in range(count)]
+
+
+@operon.workflow
 async def calls_and_holds(ctx: operon.WorkflowContext, count: int) -> int:
     for number in range(count):
         await call(ctx, number)
@@ -224,6 +229,26 @@ async def test_workflows_that_come_together_share_their_commits(tap: tuple[TestR
     round_trips, commits = await cost(runtime, wire, hundred)
 
     assert round_trips == commits <= 10  # alone it would be 200
+
+
+@pytest.mark.parametrize("messages", [1, 2])
+async def test_a_parked_workflow_that_a_message_from_here_wakes_needs_no_look_into_its_mailbox_unless_there_is_more(
+    monkeypatch: pytest.MonkeyPatch, messages: int
+) -> None:
+    parked = "select count(*) from operon.workflows where wait_kind is not null"
+    with tapped(monkeypatch) as wire:
+        async with TestRuntime(__name__, park_after_seconds=0, **QUIET) as runtime:
+            handle = await receives(runtime.context, messages)
+            while not await runtime.fetchval(parked):  # noqa: ASYNC110 - a fact elsewhere rings no bell
+                await asyncio.sleep(0.01)
+            before = len(wire)
+
+            await asyncio.gather(
+                *(runtime.context.send(handle.workflow_uuid, number, "topic") for number in range(messages))
+            )
+
+            assert await handle.get_result(timeout=60) == list(range(messages))
+            assert (wire.count("from operon.notifications", since=before) == 0) == (messages == 1)
 
 
 @pytest.mark.parametrize("steps", [1, 40])
