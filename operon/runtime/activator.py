@@ -261,7 +261,9 @@ class Activator:
                 if actor is not None:
                     if candidate.wake_at is None:
                         actor.ring()
-                elif not incarnation.is_between(candidate.workflow_uuid) and places.take(candidate.name):
+                elif candidate.workflow_uuid in self._woken or incarnation.is_between(candidate.workflow_uuid):
+                    continue  # it comes back anyway, or not yet
+                elif places.take(candidate.name):
                     self._woken[candidate.workflow_uuid] = None
                     incarnation.notifier.missed(candidate.wake_at is None)
             elif incarnation.has(candidate.workflow_uuid):

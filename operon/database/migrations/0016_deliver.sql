@@ -19,6 +19,8 @@ declare
     fresh bigint[]; -- messages whose idempotency key was new
     others uuid[];
     aside uuid[]; -- who wait for other things
+    their_owners bigint[];
+    owners_aside bigint[];
     one record; -- whom the only message is for
     oldest bigint; -- in its mailbox
     newest bigint;
@@ -26,7 +28,7 @@ begin
     -- Most batches of an executor with little to do have one message, to a workflow that is not finished. This is all that
     -- there is to do then, for a third of what the statement for many costs.
     if cardinality(m_destination) = 1 and m_key is null and m_owner is null then
-        select w.owner is not distinct from me as ours, w.owner is null as nobodys, w.wait_kind is not null as waits,
+        select w.owner, w.owner is not distinct from me as ours, w.wait_kind is not null as waits,
             w.wait_kind is not null and coalesce(m_topic[1], '') = any (coalesce(w.wait_topics, '{}')) as woke
         into one
         from operon.workflows w where w.workflow_uuid = m_destination[1] and w.status + 0 = 0
@@ -53,8 +55,10 @@ begin
             end if;
             codes := array[case when not one.ours then 0 when one.waits and not one.woke then 8
                 when oldest is null then 2 else 1 end];
-            if not one.ours and (one.waits or not one.nobodys) then
-                perform operon.ring(me, m_destination, case when one.waits and not one.woke then 'look' else 'wake' end);
+            if not one.ours and (one.waits or one.owner is not null) then
+                perform operon.tell(
+                    array[one.owner], m_destination, case when one.waits and not one.woke then 'look' else 'wake' end
+                );
             end if;
             return;
         end if;
@@ -124,7 +128,9 @@ begin
         ) as x on l.status = 0
     ), numbered as materialized (
         select j.*, case when j.code in (0, 5, 7) then pg_catalog.nextval('operon.notifications_sequence_seq') end as sequence,
-            j.code = 0 and (j.woke or (j.wait_kind is null and j.owner is not null)) as goes_on
+            case when j.code <> 0 or j.owner is not distinct from me then null
+                when j.wait_kind is not null and not j.woke then 'look'
+                when j.woke or j.owner is not null then 'wake' end as told
         from judged j order by j.n
     ), sent as (
         insert into operon.notifications (destination, sequence, woke, topic, sender, traceparent, body)
@@ -150,11 +156,11 @@ begin
             order by j.n
         ),
         array_agg(j.sequence order by j.n),
-        array_agg(j.destination) filter (where j.goes_on and j.owner is distinct from me),
-        array_agg(j.destination) filter (
-            where j.code = 0 and j.owner is distinct from me and j.wait_kind is not null and not j.woke
-        )
-    into codes, sequences, others, aside
+        array_agg(j.destination order by j.n) filter (where j.told = 'wake'),
+        array_agg(j.owner order by j.n) filter (where j.told = 'wake'),
+        array_agg(j.destination order by j.n) filter (where j.told = 'look'),
+        array_agg(j.owner order by j.n) filter (where j.told = 'look')
+    into codes, sequences, others, their_owners, aside, owners_aside
     from numbered j;
 
     if 6 = any (codes) then
@@ -163,11 +169,26 @@ begin
         where u.code = 6 and u.n = any (fresh) and k.destination = any (array[u.destination]) and k.key = u.key;
     end if;
     if others is not null then
-        perform operon.ring(me, others);
+        perform operon.tell(their_owners, others, 'wake');
     end if;
     if aside is not null then
-        perform operon.ring(me, aside, 'look');
+        perform operon.tell(owners_aside, aside, 'look');
     end if;
+end
+$$;
+
+-- As `operon.ring`, where it is known who owns them: one notification for each of the owners.
+create function operon.tell(owners bigint[], workflows uuid[], word text) returns void language plpgsql as $$
+begin
+    perform pg_catalog.pg_notify(
+        coalesce('operon_' || e.incarnation, 'operon_all'),
+        case when e.incarnation is null then 'work' when o.many > 200 then 'wake:*' else word || ':' || o.ids end
+    )
+    from (
+        select u.owner, count(*) as many, pg_catalog.string_agg(u.id::text, ',') as ids
+        from unnest(owners, workflows) as u (owner, id) group by u.owner
+    ) as o
+    left join operon.executors e on e.incarnation = o.owner and e.state <> 2;
 end
 $$;
 
