@@ -144,6 +144,8 @@ class Case:
             "CASE": self._id,
             "LIFE": str(life),
             "SETTINGS": msgspec.json.encode(self._settings).decode(),
+            # What it was when the server process of the forks began may be another test's.
+            "OPERON_PARK_AFTER_SECONDS": os.environ.get("OPERON_PARK_AFTER_SECONDS", ""),
         }
 
     def trace_of(self, life: int) -> Path:
