@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from operon.database import testbed
+from operon.database.stock import stock_of
 from operon.testing import FOLDER, SERVER, with_database
 
 
@@ -22,10 +23,10 @@ async def server() -> str:
 @pytest.fixture
 async def database(server: str) -> AsyncIterator[str]:
     """A database with the schema."""
-    name = f"operon_test_{secrets.token_hex(6)}"
-    await testbed.create_database(server, name)
+    stock = stock_of(server)
+    name = await stock.take()
     yield with_database(server, name)
-    await testbed.drop_database(server, name)
+    stock.give_back(name)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from operon.database import testbed
+from operon.database.stock import stock_of
 from operon.testing import FOLDER, SERVER, with_database
 
 
@@ -23,9 +23,9 @@ async def database_url() -> AsyncGenerator[str]:
 async def private_database() -> AsyncGenerator[str]:
     """The URL of a database that is gone afterwards."""
     server = os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
-    name = f"operon_test_{secrets.token_hex(6)}"
-    await testbed.create_database(server, name)
+    stock = stock_of(server)
+    name = await stock.take()
     try:
         yield with_database(server, name)
     finally:
-        await testbed.drop_database(server, name)
+        stock.give_back(name)

@@ -28,6 +28,17 @@ async def own_server() -> AsyncGenerator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def own_parking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says itself when workflows leave memory is marked, and runs the same whatever the environment says of it.
+
+    So a run with another `OPERON_PARK_AFTER_SECONDS` can leave it out. To be sure of that, something stands there which
+    is no number: an executor that asks for it, in this process or in one of its own, does not start.
+    """
+    if request.node.get_closest_marker("own_parking") is not None:
+        monkeypatch.setenv("OPERON_PARK_AFTER_SECONDS", "asked for by a test that is marked own_parking")
+
+
+@pytest.fixture(autouse=True)
 def no_replay_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workflows here measure time, are cancelled and crash on purpose: what they promise is asserted by hand."""
 

@@ -24,7 +24,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import ANY, Site, When
 from tests.guarantees.worker.sweep import sweep
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.own_parking]
 
 IN_MEMORY: Any = {"park_after_seconds": 600}
 

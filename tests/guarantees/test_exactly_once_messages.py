@@ -19,7 +19,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import ANY, Site
 from tests.guarantees.worker.sweep import sweep
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.own_parking]
 
 BEGIN = "flush start write"
 COMMITTING = ("flush", "commit")

@@ -18,7 +18,7 @@ from tests.guarantees.worker.life import Start
 from tests.guarantees.worker.sites import ANY, Site
 from tests.guarantees.worker.sweep import sweep
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.own_parking]
 
 BEGIN = "flush start oversee"
 COMMITTING = ("flush", "commit")

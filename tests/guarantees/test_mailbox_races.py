@@ -38,6 +38,7 @@ RECEIVED = """
 # ------------------------------------------------------------------ two receivers
 
 
+@pytest.mark.own_parking
 async def test_of_two_processes_that_own_a_workflow_only_one_receives(server: Server) -> None:
     """One sleeps over its lease with messages in its hands, and goes on while the other receives."""
     places = [Site(ANY, "before", nth, "SIGSTOP", since="flush start receive") for nth in range(4, 40, 3)]

@@ -25,6 +25,7 @@ PARKING = pytest.mark.parametrize("park_after_seconds", [0.0, 3600.0], ids=["alw
 SEND_MANY = "select operon.send($1, to_json(n), 'numbers') from generate_series(0, $2::integer - 1) as n"
 
 
+@pytest.mark.own_parking
 @PARKING
 async def test_a_thousand_messages_of_one_database_transaction_are_received_once_each_in_order(
     park_after_seconds: float, caplog: pytest.LogCaptureFixture
@@ -38,6 +39,7 @@ async def test_a_thousand_messages_of_one_database_transaction_are_received_once
         await nothing_is_left(runtime, caplog)
 
 
+@pytest.mark.own_parking
 @PARKING
 async def test_a_thousand_messages_of_a_workflow_are_received_once_each_in_order(
     park_after_seconds: float, caplog: pytest.LogCaptureFixture

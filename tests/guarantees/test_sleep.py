@@ -11,7 +11,7 @@ import pytest
 from tests.guarantees.worker.case import Case, Server, kill, until
 from tests.guarantees.worker.life import SETTINGS, Start
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.own_parking]
 
 SLEPT = """
     select convert_from(c.output, 'UTF8')::float8 as due, l.value::float8 as woke

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.long
 WAITING = 8  # cases at once: each waits for a lease most of the time
 
 
+@pytest.mark.own_parking
 async def test_a_process_that_sleeps_before_it_commits_changes_nothing_when_it_wakes(server: Server) -> None:
     """Asleep before each flush, and before each COMMIT, with its locks in its hands."""
     places = [site for site in each(PATH, "before") if site.label.startswith(("flush", "commit"))]
@@ -38,6 +39,7 @@ async def test_a_process_that_sleeps_before_it_commits_changes_nothing_when_it_w
     await sweep([Site(site.label, "before", site.nth, "SIGSTOP") for site in places], sleeps, WAITING)
 
 
+@pytest.mark.own_parking
 async def test_a_process_that_sleeps_before_a_communicator_does_not_call_it_when_it_wakes(server: Server) -> None:
     """What came before is recorded, the answer is there, and the call is next."""
     places = [
@@ -75,6 +77,7 @@ async def test_a_process_that_sleeps_while_it_waits_for_a_message_does_not_recei
         assert await case.connection.fetchval("select count(*) from operon.notifications") == 0
 
 
+@pytest.mark.own_parking
 @pytest.mark.parametrize("step", ["charge", "serializable", "post"])
 async def test_a_process_that_sleeps_inside_a_step_changes_nothing_when_it_wakes(server: Server, step: str) -> None:
     """A communicator whose answer comes late, and a transaction that has written and holds its locks."""
@@ -88,6 +91,7 @@ async def test_a_process_that_sleeps_inside_a_step_changes_nothing_when_it_wakes
         await wakes_up_to_another_owner(case, sleeper)
 
 
+@pytest.mark.own_parking
 @pytest.mark.parametrize(
     ("site", "step"),
     [

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from operon.database import testbed
+from operon.database.stock import stock_of
 from operon.testing import with_database
 from tests.telemetry.collector import DEADLINE_SECONDS, Collector, collecting
 
@@ -25,12 +25,12 @@ TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 @pytest.fixture
 async def database() -> AsyncGenerator[str]:
     url = os.environ.get("OPERON_TEST_DATABASE_URL") or await testbed.embedded_server(Path(".operon/test-postgres"))
-    name = f"operon_test_{secrets.token_hex(6)}"
-    await testbed.create_database(url, name)
+    stock = stock_of(url)
+    name = await stock.take()
     try:
         yield with_database(url, name)
     finally:
-        await testbed.drop_database(url, name)
+        stock.give_back(name)
 
 
 @asynccontextmanager

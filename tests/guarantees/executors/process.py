@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import signal
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from operon.database import embedded, testbed
+from operon.database.stock import stock_of
 from operon.testing import FOLDER, SERVER, with_database
 
 SERVES = re.compile(rb"serves (http://\S+)")
@@ -102,12 +102,12 @@ async def announced(process: asyncio.subprocess.Process) -> str:
 async def private_database(server: str | None = None) -> AsyncGenerator[str]:
     """The URL of a migrated database of its own."""
     server = server or os.environ.get(SERVER) or await testbed.embedded_server(FOLDER)
-    name = f"operon_test_{secrets.token_hex(6)}"
-    await testbed.create_database(server, name)
+    stock = stock_of(server)
+    name = await stock.take()
     try:
         yield with_database(server, name)
     finally:
-        await testbed.drop_database(server, name)
+        stock.give_back(name)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ import psutil
 
 from operon.database import testbed
 from operon.database.connection import connect
+from operon.database.stock import stock_of
 from operon.testing import with_database
 from tests.guarantees.worker import application, witness
 from tests.guarantees.worker.life import Start, live
@@ -66,6 +67,7 @@ class Server:
         self.url = url
         self.databases: list[str] = []
         self._free: list[str] = []
+        self._stock = stock_of(url)
         self.witness = witness
         self.socket = socket
         self.folder = folder
@@ -87,10 +89,14 @@ class Server:
             await connection.close()
             self._free.append(database)
 
+    def close(self) -> None:
+        """Gives all databases back, which are removed while the next test goes on."""
+        for name in self.databases:
+            self._stock.give_back(name)
+
     async def _another(self) -> str:
-        name = f"operon_test_{secrets.token_hex(6)}"
+        name = await self._stock.take()
         self.databases.append(name)
-        await testbed.create_database(self.url, name)
         url = with_database(self.url, name)
         await testbed.execute(url, application.LEDGER)
         return url
@@ -144,6 +150,8 @@ class Case:
             "CASE": self._id,
             "LIFE": str(life),
             "SETTINGS": msgspec.json.encode(self._settings).decode(),
+            # What it was when the server process of the forks began may be another test's.
+            "OPERON_PARK_AFTER_SECONDS": os.environ.get("OPERON_PARK_AFTER_SECONDS", ""),
         }
 
     def trace_of(self, life: int) -> Path:
@@ -325,5 +333,4 @@ async def server(folder: Path) -> AsyncGenerator[Server]:
         try:
             yield server
         finally:
-            for name in server.databases:
-                await testbed.drop_database(url, name)
+            server.close()
