@@ -120,9 +120,10 @@ class Committer(Intake):
                 self._busy = False
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
-                # One turn of the loop more: workflows that began in this one end in it too, if they have no steps, and
-                # then begin and end in one record. It costs microseconds, once each time that nobody had anything.
-                await asyncio.sleep(0)
+                if self._current.s_uuid:
+                    # One turn of the loop more: workflows that began in this one end in it too, if they have no steps,
+                    # and then begin and end in one record. Whatever else there is need not wait for that.
+                    await asyncio.sleep(0)
                 continue
             self._busy = True
             if ahead is not None:

@@ -58,6 +58,17 @@ async def test_a_message_that_was_never_received_wakes_nobody_once_its_workflow_
     assert await runtime.fetchval(PARKED) == 0
 
 
+async def test_who_removes_a_workflow_removes_what_was_sent_to_it(runtime: TestRuntime) -> None:
+    gone, stays = [(await takes_one(runtime.context)).workflow_uuid for _ in range(2)]
+    for uuid in (gone, stays):
+        await runtime.context.send(uuid, "hello", "other", idempotency_key="once")
+
+    await runtime.execute("delete from operon.workflows where workflow_uuid = $1", gone)
+
+    for left in ("notifications", "notification_keys"):
+        assert await runtime.fetch(f"select destination from operon.{left}") == [(stays,)]
+
+
 async def test_who_is_cancelled_while_it_is_parked_waits_for_nothing_until_it_is_resumed(runtime: TestRuntime) -> None:
     other = await takes_one(runtime.context)
     handle = await waits_for(runtime.context, other.workflow_uuid)
