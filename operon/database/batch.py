@@ -14,6 +14,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
+from operon.database.arrays import some_uuids
 from operon.database.mail import SEPARATOR, Mail, Park
 
 Sparse = dict[int, Any]
@@ -199,11 +200,11 @@ class Batch:
             self.mail = Mail()
         return self.mail
 
-    def columns(self) -> list[list[Any] | None]:
+    def columns(self) -> list[list[Any] | str | None]:
         """The arguments of `operon.flush` after the first four, up to those of its mail; None for what is empty."""
         s, c, f = len(self.s_uuid), len(self.c_uuid), len(self.f_uuid)
         return [
-            self.s_uuid or None,
+            some_uuids(self.s_uuid),
             self.s_name or None,
             self.s_inputs or None,
             dense(self.s_status, s),
@@ -218,7 +219,7 @@ class Batch:
             dense(self.s_wait_what, s),
             dense(self.s_wait_topics, s),
             dense(self.s_wake, s),
-            self.c_uuid or None,
+            some_uuids(self.c_uuid),
             self.c_step or None,
             self.c_kind or None,
             self.c_name or None,
@@ -227,7 +228,7 @@ class Batch:
             self.c_started or None,
             dense(self.c_attempts, c),
             dense(self.c_seen, c),
-            self.f_uuid or None,
+            some_uuids(self.f_uuid),
             dense(self.f_status, f),
             self.f_output or None,
             dense(self.f_error, f),

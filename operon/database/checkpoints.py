@@ -7,10 +7,11 @@ the attempts of a call have failed is kept with its announcement, which is no an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 from uuid import UUID
 
+from operon.database.arrays import uuids
 from operon.database.connection import Connection
 from operon.database.sql import statements
 
@@ -37,10 +38,10 @@ class Recorded(NamedTuple):
     error: bytes | None
 
 
-async def history(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, list[Checkpoint]]:
+async def history(connection: Connection, workflows: Collection[UUID]) -> dict[UUID, list[Checkpoint]]:
     """The recorded steps of a batch of workflows, in order."""
     found: dict[UUID, list[Checkpoint]] = {}
-    for uuid, *fields in await connection.fetch(SQL["history"], list(workflows)):
+    for uuid, *fields in await connection.fetch(SQL["history"], uuids(workflows)):
         found.setdefault(uuid, []).append(Checkpoint(*fields))
     return found
 

@@ -2,7 +2,7 @@
 -- Every recorded step of a batch of workflows, in one round trip.
 -- Looked up one by one: a plan for a table that is nearly empty would read all of it along its index, for the order.
 select found.*
-from unnest($1::uuid[]) as asked (id)
+from unnest($1::text::uuid[]) as asked (id)
 cross join lateral (
     select c.workflow_uuid, c.step, c.kind, c.name, c.output, c.error, c.seen from operon.checkpoints c
     where c.workflow_uuid = asked.id offset 0

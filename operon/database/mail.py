@@ -11,6 +11,8 @@ from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
+from operon.database.arrays import some_uuids
+
 SEPARATOR = "\x1f"  # between topics that travel together; no topic contains it
 NO_USER = ""  # the owner of what somebody unknown has started; no user has an empty name
 
@@ -148,9 +150,9 @@ class Mail:
             letters.sort(key=destination_of)  # two who send to the same workflows lock them in the same order
         targets = [(park.workflow_uuid, *target) for park in parks for target in park.targets]
         return [
-            [uuid for uuid, _ in self.received] or None,
+            some_uuids([uuid for uuid, _ in self.received]),
             [sequence for _, sequence in self.received] or None,
-            list(self.unparked) or None,
+            some_uuids(self.unparked),
             [uuid for uuid, _ in self.events] or None,
             [step for step, _ in self.events.values()] or None,
             [key for _, key in self.events] or None,
@@ -158,7 +160,7 @@ class Mail:
             mailbox_limit,
             some([letter.sender if letter.step is not None else None for letter in letters]),
             some([letter.step for letter in letters]),
-            [letter.destination for letter in letters] or None,
+            some_uuids([letter.destination for letter in letters]),
             [letter.topic for letter in letters] or None,
             [letter.body for letter in letters] or None,
             some([letter.key for letter in letters]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from operon.database.arrays import uuids
 from operon.database.connection import Connection
 from operon.database.sql import statements
 
@@ -134,9 +135,11 @@ async def running(connection: Connection, incarnation: int) -> dict[UUID, str]:
     return dict(await connection.fetch(SQL["running"], incarnation))
 
 
-async def load(connection: Connection, incarnation: int, workflows: Iterable[UUID], names: list[str]) -> list[Claimed]:
+async def load(
+    connection: Connection, incarnation: int, workflows: Collection[UUID], names: list[str]
+) -> list[Claimed]:
     """Those of these workflows that are ours and parked."""
-    return [Claimed(*row) for row in await connection.fetch(SQL["load"], list(workflows), incarnation, names)]
+    return [Claimed(*row) for row in await connection.fetch(SQL["load"], uuids(workflows), incarnation, names)]
 
 
 async def next_wake(connection: Connection, moment: float) -> float | None:

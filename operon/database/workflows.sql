@@ -85,7 +85,8 @@ select w.workflow_uuid, w.epoch, w.name, w.inputs, w.authenticated_user, w.authe
     w.request, w.traceparent, w.parent, extract(epoch from w.deadline)::float8, true, w.wait_topics,
     w.crash_count, coalesce(w.crash_step, 0)
 from operon.workflows w
-where w.workflow_uuid = any ($1) and w.owner = $2 and w.status = 0 and w.wait_kind is not null and w.name = any ($3)
+where w.workflow_uuid = any ($1::text::uuid[]) and w.owner = $2 and w.status = 0 and w.wait_kind is not null
+    and w.name = any ($3)
 
 -- name: next_wake
 -- When the first of the parked workflows is woken whose time comes after a moment.

@@ -20,7 +20,9 @@ from operon.database.connection import SHARED_WRITER, WRITER, Connection, close,
 from operon.database.mail import Mail
 from operon.errors import Fenced
 
-REST = ", ".join(f"${n}" for n in range(2, 61))
+# By their numbers: UUIDs of starts, checkpoints and ends, of who received, goes on, and is sent to.
+AS_TEXT = (5, 20, 29, 34, 36, 44)
+REST = ", ".join(f"${n}::text::uuid[]" if n in AS_TEXT else f"${n}" for n in range(2, 61))
 FLUSH = f"select * from operon.flush($1, {REST})"  # noqa: S608 - placeholders
 NO_MAIL = Mail().columns(0)
 

@@ -8,6 +8,7 @@ attaches to what is there. Of any number of starts with one UUID one begins it, 
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from operon.catalog import Catalog
 from operon.database import workflows
 from operon.database.batch import Batch
 from operon.database.mail import Letter, Park
-from operon.database.uuid7 import uuid7
+from operon.database.uuid7 import FastUUID
 from operon.errors import NonExistentWorkflowError, WorkflowConflictError
 from operon.handles import WorkflowHandle
 from operon.masking import masked_logger
@@ -47,6 +48,7 @@ class Spawner:
         self.telemetry = incarnation.telemetry
         self._starting: dict[UUID, asyncio.Task[bool]] = {}
         self.held: dict[UUID, str] = {}  # starts that have to wait and are being recorded, and their names
+        self._lanes = count(1)  # of messages from outside: nobody's UUID, and each its own
         self._news = False  # whether some of those are the first of their name
 
     async def start(
@@ -171,7 +173,7 @@ class Spawner:
         """Sends a message from outside of any workflow; what became of it. Fenced: nothing did."""
         incarnation = self._incarnation
         incarnation.admit_message()
-        lane = uuid7()
+        lane: UUID = FastUUID(next(self._lanes).to_bytes(16, "big"))
         trace = self.telemetry.outgoing(caller.traceparent, destination)
         letter = Letter(lane, None, destination, topic, body, key, keep, None, None, trace, owner)
         await self._confirmed(incarnation.committer.letter(letter), lane, destination)

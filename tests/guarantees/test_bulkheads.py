@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -183,7 +183,7 @@ async def test_room_is_kept_for_who_is_being_read_from_the_database(
     reads, may_read = asyncio.Event(), asyncio.Event()
     history = checkpoints.history
 
-    async def slowly(connection: Connection, workflows: Iterable[UUID]) -> dict[UUID, list[checkpoints.Checkpoint]]:
+    async def slowly(connection: Connection, workflows: Collection[UUID]) -> dict[UUID, list[checkpoints.Checkpoint]]:
         reads.set()
         await may_read.wait()
         return await history(connection, workflows)

@@ -158,9 +158,8 @@ def flush_label(args: Any) -> str:
     parts += ["parked" for kind in args[PARKED] or () if kind is not None]
     for number, name in zip(args[NUMBERS] or (), args[STEPS] or (), strict=True):
         parts.append(name[:45] if number >= 0 else f"call {name}")
-    parts += ["end" for _ in args[ENDS] or ()]
-    parts += ["received" for _ in args[RECEIVED] or ()]
-    parts += ["unpark" for _ in args[UNPARKED] or ()]
+    for what, column in (("end", ENDS), ("received", RECEIVED), ("unpark", UNPARKED)):
+        parts += [what] * (args[column].count(",") + 1 if args[column] else 0)  # of the text of an array
     parts += [f"event {key}" for key in args[EVENTS] or ()]
     parts += [f"send {topic or ''}".rstrip() for topic in args[TOPICS] or ()]
     parts += [f"park {NUMBER.sub('N', what)[:20]}" for what in args[PARKS] or ()]
