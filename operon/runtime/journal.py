@@ -163,9 +163,10 @@ class Journal:
         number = self._next
         seen: str | None = None
         if self._outstanding == 0:
-            if len(self._seen) > 1 or (self._seen and len(self._seen[0].numbers) > 1):
-                seen = f"{self._quiet}:{';'.join(map(str, self._seen))}"
-            self._seen.clear()
+            if self._seen:
+                if len(self._seen) > 1 or len(self._seen[0].numbers) > 1:
+                    seen = f"{self._quiet}:{';'.join(map(str, self._seen))}"
+                self._seen.clear()
             self._quiet = number
         else:
             seen = f"{self._quiet}:{';'.join(map(str, self._seen))}"
@@ -188,7 +189,8 @@ class Journal:
         self._outstanding -= 1
         interleaving = self._interleaving
         if interleaving is None:
-            self._seen.append(Wave((step.number,), self._next))
+            if self._outstanding or self._seen:  # or else the next call is made when nothing is under way, and is alone
+                self._seen.append(Wave((step.number,), self._next))
             return
         if (
             step.number not in interleaving.given
