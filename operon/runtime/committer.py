@@ -180,7 +180,11 @@ class Committer(Intake):
             try:
                 if batch.statements:
                     await run_statements(self._writer, batch)
-                await (self._writer.flush(self._lease.incarnation, number, batch) if ahead is None else ahead.flight)
+                flight = self._writer.flush(self._lease.incarnation, number, batch) if ahead is None else ahead.flight
+                try:
+                    await flight
+                finally:
+                    self._underway = None
                 if batch.statements:
                     await self._writer.commit()
                 self._last = number
@@ -208,8 +212,6 @@ class Committer(Intake):
                     if ahead is None or not ahead.dropped:
                         await self._isolate(batch, error)
                         return
-            finally:
-                self._underway = None
             if ahead is not None:
                 for workflow_uuid in ahead.dropped:
                     batch.drop(workflow_uuid)
