@@ -33,11 +33,10 @@ def caller_of(claimed: Claimed) -> Caller:
     """The caller of a workflow that is started again."""
     if not (claimed.authenticated_user or claimed.authenticated_roles or claimed.request or claimed.traceparent):
         return NOBODY
-    caller = Caller(
+    return Caller(
         claimed.authenticated_user,
         tuple(claimed.authenticated_roles or ()),
         claimed.assumed_role,
         None if claimed.request is None else msgspec.json.decode(claimed.request),
         claimed.traceparent,
     )
-    return NOBODY if caller == NOBODY else caller
