@@ -111,18 +111,20 @@ class Endings:
             crashes = await incarnation.look_ups.ask(
                 lambda c: workflows.crashed(c, number, uuid, stored, WaitKind.CRASH, jitter, LONGEST_PAUSE)
             )
-            self.unsettled.discard(uuid)
             if crashes is None:
+                self.unsettled.discard(uuid)
                 return
             await incarnation.suspensions.crashed(name, uuid)
             if crashes.in_a_row > self.crash_budget:
                 await self.die(actor, too_often(name, uuid, crashes.in_a_row, crashes.step, error))
-            else:
-                self.pausing.add(uuid)
-                incarnation.activator.expect(uuid, crashes.wake_at)
-                seconds = max(0.0, crashes.wake_at - incarnation.clock.now())
-                text = f"{name} {uuid} crashed {some(crashes.in_a_row, 'time')} in a row, and pauses {seconds:.1f} s"
-                incarnation.record_of(uuid, name, Kind.BACKED_OFF, text)
+                self.unsettled.discard(uuid)  # not before: its row says that it is to be run again until it says DEAD
+                return
+            self.unsettled.discard(uuid)
+            self.pausing.add(uuid)
+            incarnation.activator.expect(uuid, crashes.wake_at)
+            seconds = max(0.0, crashes.wake_at - incarnation.clock.now())
+            text = f"{name} {uuid} crashed {some(crashes.in_a_row, 'time')} in a row, and pauses {seconds:.1f} s"
+            incarnation.record_of(uuid, name, Kind.BACKED_OFF, text)
         except Exception:
             logger.exception("a crash could not be recorded; this executor starts again")
             incarnation.fence()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -195,6 +195,27 @@ async def test_the_next_life_begins_when_the_end_of_the_last_one_is_recorded(run
         await connection.close()
     assert await handle.get_result(timeout=60) == "mended"
     assert await runtime.fetchval("select crash_count from operon.workflows") == 2
+
+
+async def test_it_is_not_run_once_more_between_its_last_crash_and_the_record_that_it_is_dead(
+    runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incarnation = runtime.executor.incarnation
+    counted = incarnation.suspensions.crashed
+
+    async def counted_and_looked(name: str, workflow_uuid: UUID) -> None:
+        await counted(name, workflow_uuid)
+        incarnation.activator.ring()
+        while incarnation.activator.busy:  # noqa: ASYNC110 - no bell rings when it has looked
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(incarnation.suspensions, "crashed", counted_and_looked)
+    handle = await crashes(runtime.context)
+
+    with pytest.raises(operon.WorkflowDeadError, match=f"crashed {BUDGET + 1} times"):
+        await handle.get_result(timeout=60)
+
+    assert cause.lives == BUDGET + 1
 
 
 @pytest.mark.long
