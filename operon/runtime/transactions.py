@@ -19,7 +19,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from operon.database import checkpoints
 from operon.database.connection import (
@@ -200,12 +200,15 @@ class TransactionRunner:
             raise Again(error) from error
         try:
             value = await self._transact(connection, work, attempt)
-        except Again as again:
-            if sqlstate(again.error):
+        except (Again, Unacknowledged) as unsettled:
+            if sqlstate(unsettled.error):
                 self._pool.release(connection)  # rolled back, or terminated when it could not be
             else:
                 self._pool.discard(connection)  # the driver's own words: who knows what it takes the session for
-            raise
+            if isinstance(unsettled, Again):
+                raise
+            # Only now: if all of the pool asked on a second connection each, none would ever get one.
+            return await self._look_up(work, unsettled.error)
         except (Failed, StopActor):
             self._pool.release(connection)
             raise
@@ -245,22 +248,20 @@ class TransactionRunner:
         try:
             await connection.execute(work.commit_message(attempt, prepared=not self._pool.pooled))
         except Exception as error:
-            return await self._unacknowledged(connection, work, client.failure, error)
+            await self._not_committed(connection, work, client.failure, error)
         return value
 
-    async def _unacknowledged(
+    async def _not_committed(
         self, connection: Connection, work: Work, earlier: Exception | None, error: Exception
-    ) -> Any:
-        """COMMIT did not answer, or refused: what has become of the transaction?"""
+    ) -> NoReturn:
+        """COMMIT did not answer, or refused: raises what that means."""
+        await rollback(connection)
         state = sqlstate(error)
         ours = getattr(error, "table_name", None) == "checkpoints" and getattr(error, "schema_name", None) == "operon"
         if ours and state == "23502":
-            await rollback(connection)
             raise Fenced(f"workflow {work.workflow[0]} has another owner") from error
         if (ours and state == "23505") or (is_weather(error) and not is_conflict(error)):
-            await rollback(connection)
-            return await self._look_up(work, error)
-        await rollback(connection)
+            raise Unacknowledged(error) from error
         if state == "25P02" and earlier is not None:  # the function caught a database error and went on
             if not is_mistake(earlier, work.read_only, lost=False):
                 raise_if_transient(earlier)
@@ -294,6 +295,14 @@ class Again(Exception):
         super().__init__(str(error))
         self.error = error
         self.timed_out = timed_out
+
+
+class Unacknowledged(Exception):
+    """COMMIT was sent: what has become of the transaction is in the database."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def raise_if_transient(error: Exception) -> None:

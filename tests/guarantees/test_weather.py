@@ -50,6 +50,13 @@ async def book_twice(tx: operon.TransactionContext, entry: str) -> int:
     return 2
 
 
+@operon.transaction
+async def book_behind_the_gate(tx: operon.TransactionContext) -> str:
+    await tx.client.execute("select pg_advisory_xact_lock_shared(1)")
+    await tx.client.execute("insert into ledger values ($1, 'passed')", tx.workflow_uuid)
+    return "passed"
+
+
 @operon.transaction(read_only=True)
 async def look(tx: operon.TransactionContext) -> int:
     count: int = await tx.client.fetchval("select count(*) from ledger where workflow_uuid = $1", tx.workflow_uuid)
@@ -67,6 +74,11 @@ async def books(ctx: operon.WorkflowContext) -> int:
     await call(ctx)
     await book_twice(ctx, "second")
     return await look(ctx)
+
+
+@operon.workflow
+async def passes(ctx: operon.WorkflowContext) -> str:
+    return await book_behind_the_gate(ctx)
 
 
 @operon.workflow
@@ -222,6 +234,36 @@ async def test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all(
         await assert_nothing_happened(runtime, workers, caplog)
         assert runtime.executor.incarnation.number == number
         assert max(CALLS.values()) == 1
+
+
+async def test_when_all_connections_are_cut_at_their_commits_each_finds_out_what_became_of_it() -> None:
+    async with TestRuntime(__name__, pool_size=2) as runtime:
+        gate = await asyncpg.connect(runtime.database_url)
+        await gate.execute("select pg_advisory_lock(1)")
+        handles = [await passes(runtime.context) for _ in range(2)]
+        await both_wait(runtime, "select pg_advisory_xact_lock_shared%")
+        async with gate.transaction():
+            await gate.execute("select from operon.workflows for update; select pg_advisory_unlock(1)")
+            for row in await both_wait(runtime, "%; commit"):
+                await gate.execute("select pg_terminate_backend($1)", row["pid"])
+        await gate.close()
+
+        assert [await handle.get_result(timeout=20) for handle in handles] == ["passed", "passed"]
+        assert await runtime.fetchval("select count(*) from ledger") == 2
+
+
+async def both_wait(runtime: TestRuntime, what: str) -> list[asyncpg.Record]:
+    """The two sessions that wait for a lock in such a statement."""
+    async with asyncio.timeout(60):
+        while True:
+            if len(found := await runtime.fetch(WAITING, what)) == 2:
+                return found
+
+
+WAITING = """
+    select pid from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and query like $1
+"""
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -289,8 +289,8 @@ MUTANTS = (
     mutant(
         "a commit that was not acknowledged is taken for failed",
         TRANSACTIONS,
-        "            await rollback(connection)\n            return await self._look_up(work, error)",
-        "            await rollback(connection)\n            raise Failed(error) from error",
+        "raise Unacknowledged(error) from error",
+        "raise Failed(error) from error",
         f"{WEATHER}::test_a_connection_cut_at_its_commit_has_committed_once_or_not_at_all",
     ),
     mutant(
