@@ -52,7 +52,7 @@ NAMES = {
     for name, text in module.SQL.items()
 } | {FLUSH: "flush"}
 COMMIT = re.compile(r"execute operon_checkpoint \('\w+', \d+, \d+, \d+, '\\x(\w+)'")
-NUMBER = re.compile(r"(?<=[_ ])\d+")
+NUMBER = re.compile(r"(?<=[_ :])\d+")
 
 # Where the arguments of a flush say what is in it: names of starts, numbers and names of steps, UUIDs of what ends;
 # workflows that received or go on, keys of events, topics of messages, what parked workflows wait for.
