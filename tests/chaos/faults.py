@@ -22,6 +22,12 @@ SESSION = """
 select pid from pg_stat_activity where application_name = 'operon' and datname = current_database()
 order by md5(pid::text || $1) limit 1
 """
+CANCEL = """
+select count(*) filter (where pg_cancel_backend(pid)) from pg_stat_activity
+where application_name = 'operon' and datname = current_database() and state = 'active'
+"""
+CANCEL_SECONDS = 2.0  # that it takes at most to find somebody in the middle of a statement
+TABLES = ("workflows", "checkpoints", "notifications", "waits", "executors", "batches")
 DECLARED_DEAD = "select state = 2 from operon.executors where pid = $1 order by incarnation desc limit 1"
 
 
@@ -60,6 +66,11 @@ class Faults:
                 pid = await self._server.ask(SESSION, str(fault.size))
                 terminated = await self._server.ask("select pg_terminate_backend($1)", pid)
                 self.bitten[fault.what] += bool(terminated)
+            case "cancel":
+                self.bitten[fault.what] += await self._cancel()
+            case "lock":
+                table = TABLES[int(fault.size * 1000) % len(TABLES)]
+                self.bitten[fault.what] += await self._server.lock(table, fault.size * 0.75 * self._fleet.lease_seconds)
             case "kill session":
                 async with self._crashing:
                     killed = await self._kill_session(fault)
@@ -83,6 +94,15 @@ class Faults:
                 async with self._victim(fault) as slot:
                     if slot is not None:
                         await self._signal(what, slot, fault.size)
+
+    async def _cancel(self) -> bool:
+        """Cancels every statement that runs in one moment; False if none ran in any."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                while not await self._server.ask(CANCEL):  # noqa: ASYNC110 - rows ring no bell
+                    await asyncio.sleep(0.01)
+                return True
+        return False
 
     async def _kill_session(self, fault: Fault) -> bool:
         """SIGKILL of a server process: Postgres ends all others with it and recovers, and its postmaster lives on."""

@@ -46,7 +46,10 @@ class Slot:
         """Sends a signal; False if there is nobody."""
         if not (pid := self.pid):
             return False
-        os.kill(pid, number)
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:  # its parent, the fork server, has seen its end a moment before us
+            return False
         return True
 
     async def run(self) -> None:
@@ -80,7 +83,8 @@ class Slot:
             "lease_seconds": fleet.lease_seconds,
             "heartbeat_seconds": fleet.lease_seconds / 5,
             "poll_seconds": fleet.lease_seconds / 10,
-            "pool_size": 6,
+            "pool_size": fleet.rng.choice((1, 2, 6)),
+            "max_live": fleet.rng.choice((12, 20_000)),
             "park_after_seconds": fleet.rng.choice((0.0, 0.2, 5.0)),
             "notify": "off" if fleet.rng.random() < 0.1 else "on",
             "shutdown_seconds": 5.0,

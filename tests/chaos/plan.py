@@ -15,6 +15,8 @@ RATES: dict[str, tuple[int, int]] = {
     "kill": (330, 200),  # SIGKILL of an executor
     "stop": (40, 20),  # SIGSTOP until it was declared dead, then SIGCONT: a zombie
     "terminate": (90, 50),  # pg_terminate_backend of some session
+    "cancel": (90, 50),  # pg_cancel_backend of whatever runs in some moment, as a statement_timeout would
+    "lock": (20, 10),  # somebody locks a table of ours for up to three quarters of a lease
     "kill session": (8, 4),  # SIGKILL of a process of Postgres, which then ends all others and recovers
     "crash server": (16, 10),  # Postgres: stopped immediately, started at once
     "cut": (90, 50),  # connections end at a commit

@@ -110,8 +110,8 @@ async def settle(server: Server, desk: Desk, slots: int) -> list[str]:
 
 
 def is_weather(error: str) -> bool:
-    """What a client may meet: an executor that shuts down, and a database that does not come back."""
-    return error.startswith(("ExecutorStopped", "DatabaseUnavailable"))
+    """What a client may meet: an executor that shuts down or is full, and a database that does not come back."""
+    return error.startswith(("ExecutorStopped", "ExecutorFull", "DatabaseUnavailable"))
 
 
 @asynccontextmanager

@@ -89,6 +89,22 @@ class Server:
         rows = await self.fetch(question, *args)
         return rows[0][0] if rows else None
 
+    async def lock(self, table: str, seconds: float) -> bool:
+        """Keeps everybody out of a table of ours for so long; False if that was cut short."""
+        try:
+            connection = await connect(self._url, {"application_name": "chaos"})
+            try:
+                async with connection.transaction():
+                    await connection.execute(f"lock table operon.{table}")
+                    await asyncio.sleep(seconds)
+            finally:
+                connection.terminate()
+        except Exception as error:
+            if not is_weather(error):
+                raise
+            return False
+        return True
+
     async def crash(self) -> None:
         """`pg_ctl stop -m immediate`, and a start at once: all that a power failure does, but the power."""
         os.kill(self._pid, signal.SIGQUIT)

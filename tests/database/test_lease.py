@@ -203,15 +203,30 @@ async def test_a_pause_of_the_loop_shorter_than_half_a_lease_costs_nothing(regis
 
 async def test_only_a_whole_lease_of_renewals_makes_it_seasoned(registered: Registered) -> None:
     registered.lease.start()
-    await registered.renewed()
-
-    assert standing(registered.lease) == {"trusted", "steady"}
     await until(lambda: standing(registered.lease) == {"trusted", "steady", "seasoned"})
 
     registered.lease.shaken()
 
     assert standing(registered.lease) == {"trusted"}
     await until(lambda: standing(registered.lease) == {"trusted", "steady", "seasoned"})
+
+
+async def test_it_is_steady_from_the_first_renewal_until_one_fails(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operon.database.lease.RENEW_SECONDS", 60.0)  # none fails because the machine is busy
+    connection = await asyncpg.connect(database)
+    number, _ = await executors.register(connection, "0", 1000.0)
+    lease = Lease(database, number, 1000.0, HEARTBEAT, lambda: None)
+    lease.start()
+    await Registered(database, connection, number, lease, asyncio.Event()).renewed()
+
+    assert standing(lease) == {"trusted", "steady"}
+    lease.shaken()
+    assert standing(lease) == {"trusted"}
+
+    await lease.close()
+    await connection.close()
 
 
 def standing(lease: Lease) -> set[str]:

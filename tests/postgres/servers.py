@@ -25,7 +25,7 @@ from tests.ports import free_port
 
 START_SECONDS = 60.0
 SOMEBODY = "postgres"  # whom root runs them as: both refuse to be root
-QUIET = {"fsync": "off", "log_min_messages": "fatal", "max_wal_size": "256MB", "shared_buffers": "32MB"}
+QUIET = {"fsync": "off", "log_min_messages": "panic", "max_wal_size": "256MB", "shared_buffers": "32MB"}
 
 
 def programs() -> Path:
