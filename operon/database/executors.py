@@ -26,11 +26,15 @@ class Other(msgspec.Struct, frozen=True):
     lease_until: datetime
     expired: bool
     gone: bool  # its session lock is free
+    grace_seconds: float  # for how long that has to be so before its process is
 
 
-async def register(connection: Connection, version: str, lease_seconds: float) -> tuple[int, float]:
+async def register(
+    connection: Connection, version: str, lease_seconds: float, grace_seconds: float
+) -> tuple[int, float]:
     """A new incarnation, alive for one lease; and the database's time."""
-    row = await connection.fetchrow(SQL["register"], socket.gethostname(), os.getpid(), version, lease_seconds)
+    host, pid = socket.gethostname(), os.getpid()
+    row = await connection.fetchrow(SQL["register"], host, pid, version, lease_seconds, grace_seconds)
     return row[0], row[1]
 
 
@@ -51,7 +55,7 @@ async def renew(
 
 
 async def hold_session_lock(connection: Connection, incarnation: int) -> bool:
-    """Takes the lock that ends with this session: to peers, its end is the end of the process.
+    """Takes the lock that ends with this session, or has it: to peers, its end is the end of the process.
 
     False while the server still sees an earlier session of this executor that holds it.
     """
@@ -70,7 +74,9 @@ async def landed(connection: Connection, incarnation: int, batch: int) -> tuple[
 async def others(connection: Connection, incarnation: int) -> list[Other]:
     """Every other executor that counts as alive."""
     rows = await connection.fetch(SQL["others"], incarnation, SESSION_LOCK)
-    return [Other(row["incarnation"], row["lease_until"], row["expired"], row["gone"]) for row in rows]
+    return [
+        Other(row["incarnation"], row["lease_until"], row["expired"], row["gone"], row["grace_seconds"]) for row in rows
+    ]
 
 
 async def declare_dead(connection: Connection, incarnation: int, lease_until: datetime) -> bool:

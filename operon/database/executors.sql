@@ -1,7 +1,7 @@
 -- name: register
 -- Always a new incarnation: a name that is used again could be taken for its predecessor.
-insert into operon.executors (host, pid, version, lease_until)
-values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+insert into operon.executors (host, pid, version, lease_until, grace_seconds)
+values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), $5)
 returning incarnation, extract(epoch from operon.clock())::float8
 
 -- name: clock
@@ -23,7 +23,8 @@ where incarnation = $1 and state <> 2
 returning 1
 
 -- name: hold_session_lock
--- Does not wait: a session that does is given no notifications meanwhile.
+-- Takes it, or has it: a session may take a lock as often as it likes, and its end frees it. Does not wait: a session that
+-- does is given no notifications meanwhile.
 select pg_try_advisory_lock($1::integer, $2::integer)
 
 -- name: landed
@@ -31,10 +32,11 @@ select l.landed, l.answers, exists (select from operon.executors e where e.incar
 from operon.landed($1, $2) as l
 
 -- name: others
--- Every other executor that counts as alive; `gone` when its session lock is free, which means that its process is.
+-- Every other executor that counts as alive; `gone` when its session lock is free: so is its process, or its session is
+-- lost. For how long that has to be so, it has said itself.
 -- A restart of the server frees every lock: one that was taken before it says nothing.
 -- The lock is shared and ends with the statement, so probing executors do not see one another.
-select incarnation, lease_until, lease_until < clock_timestamp() as expired,
+select incarnation, lease_until, grace_seconds, lease_until < clock_timestamp() as expired,
     coalesce(
         session_locked_at > pg_postmaster_start_time() and pg_try_advisory_xact_lock_shared($2, incarnation::integer),
         false

@@ -9,6 +9,10 @@ this process always stops believing before anybody else may.
                             tried, for the database decides
     doubtful -> trusted     a renewal went through; nothing is lost, whatever the outage lasted
     -> fenced               somebody declared this executor dead; final
+
+Peers do not always wait for that: where the session lock of an executor is free for a time, its process is gone. But a
+process may live and have lost that session, and not know yet. So it is *certain* that it is alive to the others only
+while that time cannot have passed since it last knew that it held the lock; and only then is a communicator called.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ logger = masked_logger("operon.lease")
 
 RENEW_SECONDS = 1.5  # how long one renewal may take
 TICK_SECONDS = 0.5  # how often the event loop shows that it lives
-MARGIN = 0.25  # of the lease: believed that much shorter than the database grants it
+MARGIN = 0.25  # of the lease, and of the grace: believed that much shorter than others do
+GRACE_SECONDS = 0.75  # that a session lock is free before its process is gone
 
 # Counts while the machine is suspended, which CLOCK_MONOTONIC does not.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -48,12 +53,18 @@ class Lease:
         on_fenced: Callable[[], None],
         on_stuck: Callable[[int], object] = lambda _: None,
         *,
+        grace_seconds: float = GRACE_SECONDS,
         pooled: bool = False,
     ) -> None:
-        """on_stuck: called from the lease's thread with the number of the loop's, while the loop does not tick."""
+        """on_stuck: called from the lease's thread with the number of the loop's, while the loop does not tick.
+
+        grace_seconds: how long its session lock has to be free before this executor is taken for gone.
+        """
         self.incarnation = incarnation
+        self.grace_seconds = grace_seconds
         self.fenced = False
         self.session_lock = False  # written by the notifier: whether our session lock is held
+        self.on_doubt: Callable[[], None] = lambda: None  # ... and what makes it look whether it still is
         self.snapshot: bytes | None = None  # written by the pulse: goes along with the next renewal
         self._url = url
         self._pooled = pooled
@@ -64,11 +75,13 @@ class Lease:
         self._loop_thread = threading.get_ident()
         self._loop = asyncio.get_running_loop()
         self._until = boottime() + lease_seconds * (1 - MARGIN)
+        self._watched = False  # whether peers may go by our session lock
+        self._held_until = 0.0  # so long nobody can have found it free for the whole grace
         self._unbroken_since = boottime()
         self._failed = False
         self._last_tick = time.monotonic()
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._renewed = asyncio.Event()
+        self._assured = asyncio.Event()
         self._wake = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=f"operon-lease-{incarnation}", daemon=True)
@@ -82,6 +95,16 @@ class Lease:
     def trusted(self) -> bool:
         """Whether this process may still believe that it is alive to the others."""
         return not self.fenced and boottime() < self._until
+
+    @property
+    def certain(self) -> bool:
+        """Whether nobody can have declared this executor dead. Only then is a communicator called."""
+        return self.trusted and (not self._watched or boottime() < self._held_until)
+
+    def held(self, asked: float) -> None:
+        """Our session said that it holds the lock, and was asked then."""
+        self._held_until = asked + self.grace_seconds * (1 - MARGIN)
+        self._assured.set()
 
     @property
     def age(self) -> float:
@@ -104,11 +127,15 @@ class Lease:
         self._failed = True
         self._unbroken_since = boottime()
 
-    async def wait_trusted(self) -> None:
-        """Waits until the lease is beyond doubt; for ever if it is fenced, because then nobody goes on."""
-        while not self.trusted:
-            self._renewed.clear()
-            await self._renewed.wait()
+    async def wait_certain(self) -> None:
+        """Waits until this executor is beyond doubt; for ever if it is fenced, because then nobody goes on.
+
+        That is one question, asked once for all who wait, if the last one was asked too long ago.
+        """
+        while not self.certain:
+            self._assured.clear()
+            self.on_doubt()
+            await self._assured.wait()
 
     def nudge(self) -> None:
         """Renews now: the session lock was lost or found, and peers should know."""
@@ -159,12 +186,14 @@ class Lease:
         await close(connection)
 
     async def _renew(self, connection: Connection | None, sent: float) -> Connection | None:
+        session_lock = self.session_lock
+        self._watched = self._watched or session_lock  # from when they may be told that it is held
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 if connection is None:
                     connection = await connect(self._url, pooled=self._pooled)
                 snapshot, self.snapshot = self.snapshot, None
-                alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock, snapshot)
+                alive = await executors.renew(connection, self.incarnation, self._seconds, session_lock, snapshot)
         except Exception as error:
             logger.warning("a heartbeat failed: %s", describe(error, self._url))
             if connection is not None:
@@ -179,7 +208,8 @@ class Lease:
             self._failed = True
             self._unbroken_since = sent
         self._until = sent + self._seconds * (1 - MARGIN)
-        self._call(self._renewed.set)
+        self._watched = session_lock  # until they have been told that it is not
+        self._call(self._assured.set)
         return connection
 
     def _call(self, callback: Callable[[], None]) -> None:

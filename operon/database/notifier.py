@@ -26,6 +26,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -33,7 +34,7 @@ from typing import Any
 from operon.database import workflows
 from operon.database.connection import Connection, close, connect, describe
 from operon.database.executors import hold_session_lock
-from operon.database.lease import Lease
+from operon.database.lease import Lease, boottime
 from operon.database.pool import Pool
 from operon.masking import masked_logger
 
@@ -186,6 +187,7 @@ class Notifier:
         """From one connection to its end, which is an exception."""
         connection = await connect(url, pooled=self._pooled)
         line = self._line = Line(connection)
+        self._lease.on_doubt = line.wake
         try:
             async with asyncio.timeout(self._answer_seconds):
                 connection.add_termination_listener(line.terminated)
@@ -197,8 +199,7 @@ class Notifier:
             started()
             await self._ping(line, self._ring_from_elsewhere if self._look_ups is not None else line.ring)
             while True:
-                await self._hold_session_lock(connection)
-                await line.rest(self._ping_seconds)
+                await self._hold_session_lock(connection, line)
                 await self._ping(line, line.ring)
         except Exception:
             connection.terminate()  # a polite end would wait for the answer of a server that may be out of reach
@@ -211,15 +212,24 @@ class Notifier:
                 self._lease.nudge()
             await close(connection)
 
-    async def _hold_session_lock(self, connection: Connection) -> None:
-        """Takes it once; tried again after each ping while the server has not yet noticed the end of our last session,
-        because a session that waits for a lock is given no notifications."""
-        if self._lease.session_lock:
-            return
-        async with asyncio.timeout(self._answer_seconds):
-            self._lease.session_lock = await hold_session_lock(connection, self._lease.incarnation)
-        if self._lease.session_lock:
-            self._lease.nudge()
+    async def _hold_session_lock(self, connection: Connection, line: Line) -> None:
+        """Takes it, and looks whether it is held whenever somebody has to know, until the next ping.
+
+        It is ours as soon as the server notices the end of our last session. We do not wait for that there: a session
+        that waits for a lock is given no notifications.
+        """
+        lease, loop = self._lease, asyncio.get_running_loop()
+        ping_at = loop.time() + self._ping_seconds
+        while (left := ping_at - loop.time()) > 0:
+            asked = boottime()
+            async with asyncio.timeout(self._answer_seconds):
+                held = await hold_session_lock(connection, lease.incarnation)
+            if held:
+                lease.held(asked)
+                if not lease.session_lock:
+                    lease.session_lock = True
+                    lease.nudge()
+            await line.rest(left)
 
     async def _ping(self, line: Line, ring: Callable[[str, str, float], Awaitable[None]]) -> None:
         """Returns when a notification of our own was heard; any error means that this connection is of no use."""
@@ -302,7 +312,8 @@ class Line:
         self.connection = connection
         self._expected = ""
         self._echo = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._ended = False
+        self._stirred = asyncio.Event()  # it has ended, or somebody wants to know something of it
 
     async def ring(self, channel: str, bell: str, seconds: float) -> None:
         """Rings at itself: one round trip, of the simple protocol, which a pooler cannot misunderstand."""
@@ -327,18 +338,22 @@ class Line:
         self._require_open()
 
     async def rest(self, seconds: float) -> None:
-        """Waits. ConnectionResetError as soon as the connection ends."""
-        try:
-            await asyncio.wait_for(self._ended.wait(), seconds)
-        except TimeoutError:
-            return
+        """Waits, or until somebody wakes it. ConnectionResetError as soon as the connection ends."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stirred.wait(), seconds)
         self._require_open()
+        self._stirred.clear()
+
+    def wake(self) -> None:
+        """Ends a rest, this one or the next."""
+        self._stirred.set()
 
     def terminated(self, _connection: object) -> None:
         """The driver says that the connection ended."""
-        self._ended.set()
+        self._ended = True
+        self._stirred.set()
         self._echo.set()
 
     def _require_open(self) -> None:
-        if self._ended.is_set():
+        if self._ended:
             raise ConnectionResetError("the server ended the session")

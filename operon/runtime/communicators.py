@@ -26,6 +26,10 @@ from operon.runtime.setback import Setback
 from operon.telemetry.spans import attempt_failed
 
 
+class Uncertain(Exception):
+    """A thread was free for a call when it was no longer certain that this executor may make it."""
+
+
 class Attempts:
     """The attempts of one communicator step."""
 
@@ -110,8 +114,8 @@ class Attempts:
             await self._backoff.pause(pause, self.made, retry.max_attempts, errors)
 
     async def _once(self, max_attempts: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self._lease.trusted:
-            await self._lease.wait_trusted()
+        if not self._lease.certain:
+            await self._lease.wait_certain()
         operation = self._operation
         ctx = CommunicatorContext(
             self._uuid, self._caller, self._application, self._key, self.made, max_attempts, operation.name
@@ -132,5 +136,14 @@ class Attempts:
     async def _call(self, ctx: CommunicatorContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._operation.is_async:
             return await self._operation.fn(ctx, *args, **kwargs)
-        call = partial(self._operation.fn, ctx, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+        call = partial(self._in_thread, ctx, *args, **kwargs)
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+            except Uncertain:
+                await self._lease.wait_certain()
+
+    def _in_thread(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._lease.certain:  # it may have waited for its thread
+            raise Uncertain
+        return self._operation.fn(*args, **kwargs)

@@ -41,6 +41,7 @@ from operon.runtime.incarnation import Incarnation
 from operon.runtime.patience import PATIENCE_SECONDS
 from operon.runtime.pulse import Pulse
 from operon.runtime.query import query
+from operon.runtime.recovery import grace_seconds
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.workflow_actor import WorkflowActor
@@ -213,8 +214,9 @@ class Executor:
         if self._routes is None or self._transactions is None or self._look_ups is None or self._results is None:
             raise not_running()
         version, lease_seconds = self.settings.version, self.settings.lease_seconds
+        grace = grace_seconds(self.settings.poll_seconds)
         number, now = await self._look_ups.ask(  # one that was registered and does not know it is declared dead
-            lambda connection: executors.register(connection, version, lease_seconds), REGISTER_PATIENCE_SECONDS
+            lambda connection: executors.register(connection, version, lease_seconds, grace), REGISTER_PATIENCE_SECONDS
         )
         incarnation = Incarnation(
             number,

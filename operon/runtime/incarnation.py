@@ -48,7 +48,7 @@ from operon.runtime.interrupt import interrupt
 from operon.runtime.mailbox import MailReader
 from operon.runtime.parking import Parker
 from operon.runtime.patience import Patience
-from operon.runtime.recovery import Recovery
+from operon.runtime.recovery import Recovery, grace_seconds
 from operon.runtime.results import Results
 from operon.runtime.spawn import Spawner
 from operon.runtime.suspensions import Suspensions
@@ -110,6 +110,7 @@ class Incarnation:
             settings.heartbeat_seconds,
             self.fence,
             interrupt,
+            grace_seconds=grace_seconds(settings.poll_seconds),
             pooled=own.pooled,
         )
         writers = [Writer(own.url, settings.version, settings.mailbox_limit, pooled=own.pooled) for _ in range(2)]

@@ -4,14 +4,16 @@ One look a second. Nothing is ever taken from a living executor, however many pr
 
     expired    its lease ran out, and this executor's own renewals have gone through for a whole lease; after an outage
                of the database everybody's lease has run out, and nobody may conclude anything
-    gone       its session lock was free at two looks, and its lease was not renewed between them; this is what
-               `kill -9` looks like, within a second or two. A restart of the server frees every lock: locks from
-               before it say nothing, and neither does an executor that itself has lost the database of late
+    gone       its session lock was free at two looks, as far apart as it asked for, and its lease was not renewed
+               between them; this is what `kill -9` looks like, within a second or two. A restart of the server frees
+               every lock: locks from before it say nothing, and neither does an executor that itself has lost the
+               database of late
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 from operon.database import executors, notifications, supervision
 from operon.database.connection import Connection, is_weather
 from operon.database.executors import Other
+from operon.database.lease import GRACE_SECONDS
 from operon.masking import masked_logger
 from operon.runtime.events import Kind
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 logger = masked_logger("operon.recovery")
 
 SWEEP_SECONDS = 3_600.0
-GONE_LOOKS_APART = 0.6  # of the poll interval: two looks closer together count as one
+SHORTEST_GRACE_SECONDS = 0.3  # a busy event loop looks at its session lock now and then
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,18 @@ class Suspect:
     """An executor whose session lock was free at an earlier look."""
 
     lease_until: datetime
-    since: float
+    decided: float  # when it is gone, if its lock is still free
+
+
+def grace_seconds(poll_seconds: float) -> float:
+    """How long the session lock of an executor with such a poll has to be free before its process is gone."""
+    return max(SHORTEST_GRACE_SECONDS, min(GRACE_SECONDS, GRACE_SECONDS * poll_seconds))
 
 
 def verdicts(
-    others: Sequence[Other], suspects: dict[int, Suspect], now: float, apart: float, *, seasoned: bool, steady: bool
+    others: Sequence[Other], suspects: dict[int, Suspect], now: float, *, seasoned: bool, steady: bool
 ) -> tuple[list[Other], dict[int, Suspect]]:
-    """Who is dead, and who is suspected from now on. Pure: `now` is a monotonic time, `apart` seconds."""
+    """Who is dead, and who is suspected from now on. Pure: `now` is a monotonic time."""
     dead: list[Other] = []
     suspected: dict[int, Suspect] = {}
     for other in others:
@@ -54,8 +62,8 @@ def verdicts(
         elif other.gone and steady:
             earlier = suspects.get(other.incarnation)
             if earlier is None or earlier.lease_until != other.lease_until:
-                suspected[other.incarnation] = Suspect(other.lease_until, now)
-            elif now - earlier.since >= apart:
+                suspected[other.incarnation] = Suspect(other.lease_until, now + other.grace_seconds)
+            elif now >= earlier.decided:
                 dead.append(other)
             else:
                 suspected[other.incarnation] = earlier
@@ -75,19 +83,19 @@ class Recovery:
         """Looks until cancelled."""
         started()
         while True:
+            pause = self._poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
             try:
                 if self._incarnation.lease.trusted:
                     async with self._incarnation.look_ups.connection() as connection:
                         await self._bury(connection)
                         await self._sweep(connection)
+                    decided = min((suspect.decided for suspect in self._suspects.values()), default=math.inf)
+                    pause = max(0.0, min(pause, decided - time.monotonic()))
             except Exception as error:
                 if not is_weather(error):
                     raise
                 self._incarnation.lease.shaken()
                 logger.warning("no look for the dead: %s", error)
-            pause = self._poll_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-            if self._suspects:
-                pause *= GONE_LOOKS_APART * 1.2
             await asyncio.sleep(pause)
 
     async def _bury(self, connection: Connection) -> None:
@@ -98,7 +106,6 @@ class Recovery:
             others,
             self._suspects,
             time.monotonic(),
-            self._poll_seconds * GONE_LOOKS_APART,
             seasoned=lease.seasoned,
             steady=lease.steady,
         )

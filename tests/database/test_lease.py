@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from operon.database import executors, testbed
-from operon.database.lease import MARGIN, Lease
+from operon.database.lease import GRACE_SECONDS, MARGIN, Lease, boottime
 
 SECONDS = 2.0
 HEARTBEAT = 0.1
@@ -50,7 +50,7 @@ class Registered:
 @pytest.fixture
 async def registered(database: str) -> AsyncIterator[Registered]:
     connection = await asyncpg.connect(database)
-    number, _ = await executors.register(connection, "0", SECONDS)
+    number, _ = await executors.register(connection, "0", SECONDS, GRACE_SECONDS)
     fenced = asyncio.Event()
     lease = Lease(database, number, SECONDS, HEARTBEAT, fenced.set)
     yield Registered(database, connection, number, lease, fenced)
@@ -91,7 +91,7 @@ async def test_it_is_trusted_again_when_the_database_is_back(registered: Registe
 
     await other.execute("alter table operon.executors rename to executors_away")
     await until(lambda: not registered.lease.trusted)
-    waiting = asyncio.create_task(registered.lease.wait_trusted())
+    waiting = asyncio.create_task(registered.lease.wait_certain())
     await asyncio.sleep(0)
     assert not waiting.done()
     await other.execute("alter table operon.executors_away rename to executors")
@@ -104,7 +104,7 @@ async def test_it_is_trusted_again_when_the_database_is_back(registered: Registe
 
 async def test_a_nudge_renews_at_once_and_tells_of_the_session_lock(database: str) -> None:
     connection = await asyncpg.connect(database)
-    number, _ = await executors.register(connection, "0", 100.0)
+    number, _ = await executors.register(connection, "0", 100.0, GRACE_SECONDS)
     lease = Lease(database, number, 100.0, 40.0, lambda: None)
     registered = Registered(database, connection, number, lease, asyncio.Event())
     lease.start()
@@ -216,7 +216,7 @@ async def test_it_is_steady_from_the_first_renewal_until_one_fails(
 ) -> None:
     monkeypatch.setattr("operon.database.lease.RENEW_SECONDS", 60.0)  # none fails because the machine is busy
     connection = await asyncpg.connect(database)
-    number, _ = await executors.register(connection, "0", 1000.0)
+    number, _ = await executors.register(connection, "0", 1000.0, GRACE_SECONDS)
     lease = Lease(database, number, 1000.0, HEARTBEAT, lambda: None)
     lease.start()
     await Registered(database, connection, number, lease, asyncio.Event()).renewed()
@@ -227,6 +227,32 @@ async def test_it_is_steady_from_the_first_renewal_until_one_fails(
 
     await lease.close()
     await connection.close()
+
+
+async def test_who_holds_a_session_lock_is_certain_only_for_a_while_after_it_knew_that(registered: Registered) -> None:
+    lease = registered.lease
+    lease.start()
+    await registered.renewed()
+    before = lease.certain  # peers do not go by a lock that it never said it had
+
+    lease.session_lock = True
+    lease.nudge()
+    await registered.renewed()
+    held = lease.certain
+    lease.held(boottime())
+    known = lease.certain
+    asked = boottime()
+    lease.held(asked)
+    await until(lambda: not lease.certain)
+    took = boottime() - asked
+    lease.session_lock = False
+    lease.nudge()
+    await registered.renewed()
+    await until(lambda: lease.certain)
+
+    assert (before, held, known) == (True, False, True)
+    assert took >= GRACE_SECONDS * (1 - MARGIN)
+    assert lease.trusted
 
 
 def standing(lease: Lease) -> set[str]:

@@ -49,7 +49,6 @@ LISTEN "operon_all"
 prepare workflows.ring
 workflows.ring
 prepare executors.hold_session_lock
-executors.hold_session_lock
 """.strip().split("\n")
 
 # `everything` runs from its start to its end, and the process leaves in order.
@@ -131,8 +130,10 @@ executors.leave
 # These change something that others see. After any other message is as good as before the next one.
 COMMITTING = ("flush", "commit", "executors.leave")
 
-# What goes on beside all that, as often as the clock says: the heartbeat, and the look for work.
+# What goes on beside all that, as often as the clock says: the heartbeat, the look for work, and, before a communicator
+# that is not called shortly after another, the look at the session lock.
 BESIDE = {
+    "executors.hold_session_lock",
     "prepare executors.renew",
     "executors.renew",
     "prepare executors.others",

@@ -19,7 +19,7 @@ import operon
 from operon.database import checkpoints, executors, workflows
 from operon.database.batch import Batch
 from operon.database.connection import Connection, connect
-from operon.database.lease import Lease
+from operon.database.lease import GRACE_SECONDS, Lease
 from operon.database.mail import Park
 from operon.database.writer import Revoked, Writer
 from operon.errors import Fenced
@@ -81,8 +81,8 @@ class Stage:
 async def stage() -> AsyncIterator[Stage]:
     async with TestRuntime(one_step, check_replay=False) as runtime:
         look = await connect(runtime.database_url)
-        one, _ = await executors.register(look, "0", LEASE_SECONDS)
-        other, _ = await executors.register(look, "0", LEASE_SECONDS)
+        one, _ = await executors.register(look, "0", LEASE_SECONDS, GRACE_SECONDS)
+        other, _ = await executors.register(look, "0", LEASE_SECONDS, GRACE_SECONDS)
         writer = Writer(runtime.database_url, "0", 10_000)
         yield Stage(runtime.database_url, look, one, other, writer)
         await writer.close()
@@ -324,17 +324,43 @@ believed: list[bool] = []
 
 @operon.communicator(retry=None)
 async def believe(ctx: operon.CommunicatorContext) -> bool:
-    believed.append(lease[-1].trusted)
+    believed.append(lease[-1].certain)
     return believed[-1]
 
 
 async def test_no_communicator_is_called_while_the_lease_is_in_doubt() -> None:
+    believed.clear()
     async with TestRuntime(__name__) as runtime:
         lease.append(runtime.executor.incarnation.lease)
         await until(lambda: runtime.fetchval(RENEWED, lease[-1].incarnation))  # the next one is two seconds away
         lease[-1]._until = 0.0  # pyright: ignore[reportPrivateUsage] - as if no renewal had gone through
 
         assert await believe(runtime.context) is True
+
+    assert believed == [True]
+
+
+@operon.communicator(retry=None)
+def believe_in_a_thread(ctx: operon.CommunicatorContext) -> bool:
+    believed.append(lease[-1].certain)
+    return believed[-1]
+
+
+async def test_no_call_in_a_thread_is_made_that_was_certain_only_before_it_waited_for_one() -> None:
+    believed.clear()
+    async with TestRuntime(__name__) as runtime:
+        incarnation = runtime.executor.incarnation
+        lease.append(incarnation.lease)
+        await until(lambda: runtime.fetchval(RENEWED, lease[-1].incarnation))
+        incarnation.threads.total_tokens = 1
+        async with incarnation.threads:
+            call = asyncio.create_task(believe_in_a_thread(runtime.context))
+            await until(lambda: asyncio.sleep(0, incarnation.threads.statistics().tasks_waiting == 1))
+            lease[-1]._until = 0.0  # pyright: ignore[reportPrivateUsage] - as if no renewal had gone through
+        await until(lambda: asyncio.sleep(0, incarnation.threads.statistics().borrowed_tokens == 0))
+        lease[-1].nudge()
+
+        assert await call is True
 
     assert believed == [True]
 

@@ -217,9 +217,17 @@ MUTANTS = (
     mutant(
         "a communicator is called though the lease is in doubt",
         "operon/runtime/communicators.py",
-        "if not self._lease.trusted:\n            await self._lease.wait_trusted()",
+        "if not self._lease.certain:\n            await self._lease.wait_certain()",
         "pass",
         f"{FENCES}::test_no_communicator_is_called_while_the_lease_is_in_doubt",
+    ),
+    mutant(
+        "an executor trusts its lease though its session may be lost",
+        LEASE,
+        "return self.trusted and (not self._watched or boottime() < self._held_until)",
+        "return self.trusted",
+        "tests/guarantees/test_certainty.py::test_who_lost_its_session_while_its_loop_stood_still_does_not_call_whom_"
+        "another_has_called",
     ),
     mutant(
         "a dead executor claims",

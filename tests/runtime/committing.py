@@ -12,7 +12,7 @@ import asyncpg
 
 from operon.database import executors
 from operon.database.batch import Batch
-from operon.database.lease import Lease
+from operon.database.lease import GRACE_SECONDS, Lease
 from operon.database.writer import Writer
 from operon.runtime.committer import Committer
 from operon.testing import TestRuntime
@@ -60,7 +60,7 @@ class Bench:
 async def committing() -> AsyncGenerator[Bench]:
     async with TestRuntime(one_step, check_replay=False) as runtime:  # its steps are made up
         connection = await asyncpg.connect(runtime.database_url)
-        number, _ = await executors.register(connection, "0", 60.0)
+        number, _ = await executors.register(connection, "0", 60.0, GRACE_SECONDS)
         lease = Lease(runtime.database_url, number, 60.0, 20.0, lambda: None)
         fenced = asyncio.Event()
         writers = Writer(runtime.database_url, "0", 10_000), Writer(runtime.database_url, "0", 10_000)
