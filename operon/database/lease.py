@@ -10,14 +10,17 @@ this process always stops believing before anybody else may.
     doubtful -> trusted     a renewal went through; nothing is lost, whatever the outage lasted
     -> fenced               somebody declared this executor dead; final
 
-Peers do not always wait for that: where the session lock of an executor is free for a time, its process is gone. But a
-process may live and have lost that session, and not know yet. So it is *certain* that it is alive to the others only
-while that time cannot have passed since it last knew that it held the lock; and only then is a communicator called.
+Peers do not always wait for that. The session of this connection holds a lock, and where that is free for a time, the
+grace, its process is gone. But a process may live and have lost the session, and not know yet. So it is *certain* that
+it is alive to the others only while the grace cannot have passed since it last saw that it held the lock; and only then
+is a communicator called. The thread looks when somebody wants to be certain, and goes on for some seconds, so that
+those who come next, in however busy an event loop, need not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +35,9 @@ RENEW_SECONDS = 1.5  # how long one renewal may take
 TICK_SECONDS = 0.5  # how often the event loop shows that it lives
 MARGIN = 0.25  # of the lease, and of the grace: believed that much shorter than others do
 GRACE_SECONDS = 0.75  # that a session lock is free before its process is gone
+LOOKS = 3  # at the lock in each grace, while somebody wants to be certain
+WANTED_SECONDS = 5.0  # how long that goes on
+AGAIN_SECONDS = 0.2  # after a renewal that failed
 
 # Counts while the machine is suspended, which CLOCK_MONOTONIC does not.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -63,8 +69,8 @@ class Lease:
         self.incarnation = incarnation
         self.grace_seconds = grace_seconds
         self.fenced = False
-        self.session_lock = False  # written by the notifier: whether our session lock is held
-        self.on_doubt: Callable[[], None] = lambda: None  # ... and what makes it look whether it still is
+        self.lockable = False  # whether a session here is ours alone
+        self.session_lock = False  # whether our session held the lock when it was last asked
         self.snapshot: bytes | None = None  # written by the pulse: goes along with the next renewal
         self._url = url
         self._pooled = pooled
@@ -77,6 +83,9 @@ class Lease:
         self._until = boottime() + lease_seconds * (1 - MARGIN)
         self._watched = False  # whether peers may go by our session lock
         self._held_until = 0.0  # so long nobody can have found it free for the whole grace
+        self._wanted_until = 0.0  # so long somebody may want to be certain
+        self._nudged = False
+        self._complaint = ""
         self._unbroken_since = boottime()
         self._failed = False
         self._last_tick = time.monotonic()
@@ -101,11 +110,6 @@ class Lease:
         """Whether nobody can have declared this executor dead. Only then is a communicator called."""
         return self.trusted and (not self._watched or boottime() < self._held_until)
 
-    def held(self, asked: float) -> None:
-        """Our session said that it holds the lock, and was asked then."""
-        self._held_until = asked + self.grace_seconds * (1 - MARGIN)
-        self._assured.set()
-
     @property
     def age(self) -> float:
         """Seconds since the last renewal that went through was sent."""
@@ -128,17 +132,22 @@ class Lease:
         self._unbroken_since = boottime()
 
     async def wait_certain(self) -> None:
-        """Waits until this executor is beyond doubt; for ever if it is fenced, because then nobody goes on.
-
-        That is one question, asked once for all who wait, if the last one was asked too long ago.
-        """
+        """Waits until this executor is beyond doubt; for ever if it is fenced, because then nobody goes on."""
         while not self.certain:
             self._assured.clear()
-            self.on_doubt()
+            self._wanted_until = boottime() + WANTED_SECONDS
+            self._wake.set()
             await self._assured.wait()
 
+    def may_lock(self) -> None:
+        """What this process does with a session stays with that session: it is no pooler's. Said by the notifier."""
+        if not self.lockable:
+            self.lockable = True
+            self.nudge()
+
     def nudge(self) -> None:
-        """Renews now: the session lock was lost or found, and peers should know."""
+        """Renews now."""
+        self._nudged = True
         self._wake.set()
 
     async def close(self) -> None:
@@ -164,42 +173,59 @@ class Lease:
     async def _keep(self) -> None:
         connection: Connection | None = None
         warned = False
-        due = boottime()
+        due = renew_at = boottime()
         while not self._stop and not self.fenced:
-            sent = boottime()
+            now = boottime()
             # As long as this thread was not let run either, nobody in the loop is to blame: the process was stopped.
-            self._last_tick += max(0.0, sent - due)
+            self._last_tick += max(0.0, now - due)
             if self._loop_is_stuck:
                 if not warned:
                     logger.warning("the event loop is stuck; the lease is not renewed until it goes on")
                 warned = True
                 self._on_stuck(self._loop_thread)
+                renew_at = now + self._heartbeat_after(failed=False)
             else:
                 warned = False
-                connection = await self._renew(connection, sent)
-                if (took := boottime() - sent) > RENEW_SECONDS + TICK_SECONDS:  # it was stopped in the middle of that
+                if self._nudged or now >= renew_at or connection is None or connection.is_closed():
+                    self._nudged = False
+                    connection = await self._renew(connection, now)
+                    renew_at = now + self._heartbeat_after(failed=connection is None)
+                elif self.session_lock and now < self._wanted_until:
+                    connection = await self._look(connection)
+                    renew_at = renew_at if connection is not None else now
+                if (took := boottime() - now) > RENEW_SECONDS + TICK_SECONDS:  # it was stopped in the middle of that
                     self._last_tick += took
-            pause = self._heartbeat if boottime() < self._until else min(0.2, self._heartbeat)
-            due = max(sent + pause, boottime())
+            look_at = now + self.grace_seconds / LOOKS if self.session_lock and now < self._wanted_until else renew_at
+            due = max(min(renew_at, look_at), boottime())
             await asyncio.to_thread(self._wake.wait, due - boottime())
             self._wake.clear()
         await close(connection)
 
+    def _heartbeat_after(self, *, failed: bool) -> float:
+        return min(AGAIN_SECONDS, self._heartbeat) if failed or boottime() >= self._until else self._heartbeat
+
     async def _renew(self, connection: Connection | None, sent: float) -> Connection | None:
-        session_lock = self.session_lock
-        self._watched = self._watched or session_lock  # from when they may be told that it is held
         try:
             async with asyncio.timeout(RENEW_SECONDS):
+                if connection is not None and connection.is_closed():
+                    self.shaken()
+                    connection = None
                 if connection is None:
+                    self.session_lock = False
                     connection = await connect(self._url, pooled=self._pooled)
+                    connection.add_termination_listener(lambda _: self._wake.set())
+                if self.lockable and not self.session_lock:
+                    # Without waiting for the end of our last session, which the server may not have noticed yet.
+                    # It proves nothing before the renewal has gone through: peers may have found it free before.
+                    self.session_lock = await executors.hold_session_lock(connection, self.incarnation)
+                self._watched = self._watched or self.session_lock  # from when they may be told that it is held
                 snapshot, self.snapshot = self.snapshot, None
-                alive = await executors.renew(connection, self.incarnation, self._seconds, session_lock, snapshot)
+                asked = boottime()
+                alive = await executors.renew(connection, self.incarnation, self._seconds, self.session_lock, snapshot)
         except Exception as error:
-            logger.warning("a heartbeat failed: %s", describe(error, self._url))
-            if connection is not None:
-                connection.terminate()
-            self.shaken()
+            self._lost(connection, error)
             return None
+        self._complaint = ""
         if not alive:
             self.fenced = True
             self._call(self._on_fenced)
@@ -208,9 +234,33 @@ class Lease:
             self._failed = True
             self._unbroken_since = sent
         self._until = sent + self._seconds * (1 - MARGIN)
-        self._watched = session_lock  # until they have been told that it is not
+        self._watched = self.session_lock  # until they have been told that it is not
+        self._held_until = asked + self.grace_seconds * (1 - MARGIN)
         self._call(self._assured.set)
         return connection
+
+    async def _look(self, connection: Connection) -> Connection | None:
+        """Sees that the session that holds the lock is alive."""
+        asked = boottime()
+        try:
+            async with asyncio.timeout(RENEW_SECONDS):
+                await executors.hold_session_lock(connection, self.incarnation)
+        except Exception as error:
+            self._lost(connection, error)
+            return None
+        self._held_until = asked + self.grace_seconds * (1 - MARGIN)
+        self._call(self._assured.set)
+        return connection
+
+    def _lost(self, connection: Connection | None, error: Exception) -> None:
+        complaint = describe(error, self._url)
+        level = logging.DEBUG if complaint == self._complaint else logging.WARNING  # an outage is said once
+        logger.log(level, "a heartbeat failed: %s", complaint)
+        self._complaint = complaint
+        if connection is not None:
+            connection.terminate()
+        self.session_lock = False
+        self.shaken()
 
     def _call(self, callback: Callable[[], None]) -> None:
         if not self._loop.is_closed():

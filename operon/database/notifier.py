@@ -1,4 +1,4 @@
-"""One connection that listens, for the whole executor, and whose end tells the peers that this process is gone.
+"""One connection that listens, for the whole executor.
 
 NOTIFY is a doorbell, not a letter: what it announces is in the tables either way, so a lost notification costs one tick
 of the safety poll and never a result. Three rules follow:
@@ -8,11 +8,11 @@ of the safety poll and never a result. Three rules follow:
 - A connection that looks well may hear nothing: half open, or a pooler's, which gives its sessions to others between
   transactions. So the listener rings at itself now and then and expects to hear it. The first of these pings goes over
   a connection of another kind, as the bells of others will: what a session says to itself reaches it also where
-  nothing else does, behind a pooler in transaction mode or in another database. Only after that does the session take
-  the executor's lock, for a pooled session would keep it after this process is gone.
+  nothing else does, behind a pooler in transaction mode or in another database. Only after that may the lease take the
+  executor's session lock, for a pooled session would keep it after this process is gone.
 - While nothing, or nothing for certain, is heard, the safety poll goes faster: `poll_seconds` says how fast.
 
-    off                  notify=off: no connection and no session lock, only polls
+    off                  notify=off: no connection, and no session lock, only polls
     down -> doubtful     LISTEN was acknowledged; the catch-up is under way
     doubtful -> healthy  a ping was heard
     healthy -> doubtful  a ping is overdue
@@ -26,15 +26,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from operon.database import workflows
 from operon.database.connection import Connection, close, connect, describe
-from operon.database.executors import hold_session_lock
-from operon.database.lease import Lease, boottime
+from operon.database.lease import Lease
 from operon.database.pool import Pool
 from operon.masking import masked_logger
 
@@ -187,7 +185,6 @@ class Notifier:
         """From one connection to its end, which is an exception."""
         connection = await connect(url, pooled=self._pooled)
         line = self._line = Line(connection)
-        self._lease.on_doubt = line.wake
         try:
             async with asyncio.timeout(self._answer_seconds):
                 connection.add_termination_listener(line.terminated)
@@ -198,8 +195,9 @@ class Notifier:
             self._on_connected()
             started()
             await self._ping(line, self._ring_from_elsewhere if self._look_ups is not None else line.ring)
+            self._lease.may_lock()
             while True:
-                await self._hold_session_lock(connection, line)
+                await line.rest(self._ping_seconds)
                 await self._ping(line, line.ring)
         except Exception:
             connection.terminate()  # a polite end would wait for the answer of a server that may be out of reach
@@ -207,29 +205,7 @@ class Notifier:
         finally:
             self._line = None
             self._become(Hearing.DOWN)
-            if self._lease.session_lock:
-                self._lease.session_lock = False
-                self._lease.nudge()
             await close(connection)
-
-    async def _hold_session_lock(self, connection: Connection, line: Line) -> None:
-        """Takes it, and looks whether it is held whenever somebody has to know, until the next ping.
-
-        It is ours as soon as the server notices the end of our last session. We do not wait for that there: a session
-        that waits for a lock is given no notifications.
-        """
-        lease, loop = self._lease, asyncio.get_running_loop()
-        ping_at = loop.time() + self._ping_seconds
-        while (left := ping_at - loop.time()) > 0:
-            asked = boottime()
-            async with asyncio.timeout(self._answer_seconds):
-                held = await hold_session_lock(connection, lease.incarnation)
-            if held:
-                lease.held(asked)
-                if not lease.session_lock:
-                    lease.session_lock = True
-                    lease.nudge()
-            await line.rest(left)
 
     async def _ping(self, line: Line, ring: Callable[[str, str, float], Awaitable[None]]) -> None:
         """Returns when a notification of our own was heard; any error means that this connection is of no use."""
@@ -312,8 +288,7 @@ class Line:
         self.connection = connection
         self._expected = ""
         self._echo = asyncio.Event()
-        self._ended = False
-        self._stirred = asyncio.Event()  # it has ended, or somebody wants to know something of it
+        self._ended = asyncio.Event()
 
     async def ring(self, channel: str, bell: str, seconds: float) -> None:
         """Rings at itself: one round trip, of the simple protocol, which a pooler cannot misunderstand."""
@@ -338,22 +313,18 @@ class Line:
         self._require_open()
 
     async def rest(self, seconds: float) -> None:
-        """Waits, or until somebody wakes it. ConnectionResetError as soon as the connection ends."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stirred.wait(), seconds)
+        """Waits. ConnectionResetError as soon as the connection ends."""
+        try:
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        except TimeoutError:
+            return
         self._require_open()
-        self._stirred.clear()
-
-    def wake(self) -> None:
-        """Ends a rest, this one or the next."""
-        self._stirred.set()
 
     def terminated(self, _connection: object) -> None:
         """The driver says that the connection ended."""
-        self._ended = True
-        self._stirred.set()
+        self._ended.set()
         self._echo.set()
 
     def _require_open(self) -> None:
-        if self._ended:
+        if self._ended.is_set():
             raise ConnectionResetError("the server ended the session")

@@ -1,8 +1,8 @@
 """Which way each connection of an executor goes: straight to the server, or through a pooler.
 
     database_url    transactions and look-ups: many, each for a moment, so a pooler may share the server's sessions out
-    direct_url      what each process has one of, all the time: the listener with its session lock, the committer's
-                    writer, the lease. Without a pooler only the listener goes there, and without a direct_url none
+    direct_url      what each process has one of, all the time: the listener, the committer's writer, the lease with its
+                    session lock. Without a pooler only the listener goes there, and without a direct_url none
 
 The rule: nobody has to say that there is a pooler. One look at the start finds out, because a pooler announces a server
 process of its own invention; and as it may change its mode, every pooler counts as one in transaction mode. What cannot

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = masked_logger("operon.recovery")
 
 SWEEP_SECONDS = 3_600.0
-SHORTEST_GRACE_SECONDS = 0.3  # a busy event loop looks at its session lock now and then
+SHORTEST_GRACE_SECONDS = 0.3  # a busy process looks at its session lock now and then
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 
 from operon.database import executors, testbed
+from operon.database.executors import SESSION_LOCK
 from operon.database.lease import GRACE_SECONDS, MARGIN, Lease, boottime
 
 SECONDS = 2.0
@@ -102,21 +104,77 @@ async def test_it_is_trusted_again_when_the_database_is_back(registered: Registe
     await other.close()
 
 
-async def test_a_nudge_renews_at_once_and_tells_of_the_session_lock(database: str) -> None:
+async def test_a_nudge_renews_at_once(database: str) -> None:
+    async with patient(database) as registered:
+        registered.lease.nudge()
+        await registered.renewed()  # the next heartbeat would be 40 seconds away
+
+
+async def test_it_takes_the_session_lock_as_soon_as_it_may_and_says_so(database: str) -> None:
+    async with patient(database) as registered:
+        registered.lease.may_lock()
+        await registered.renewed()
+
+        assert registered.lease.session_lock
+        assert await registered.connection.fetchval(LOCKED) is True
+
+
+async def test_a_session_that_ends_is_replaced_and_locked_at_once_though_the_loop_stands_still(database: str) -> None:
+    async with patient(database) as registered:
+        registered.lease.may_lock()
+        await registered.renewed()
+        [[pid]] = await testbed.fetch(database, HOLDER)
+
+        thread = threading.Thread(target=asyncio.run, args=(replaced(database, pid),))
+        thread.start()
+        thread.join(30)  # on the event loop, on purpose
+
+        assert not thread.is_alive()
+        assert registered.lease.session_lock
+        assert not registered.lease.steady
+
+
+async def test_while_the_server_sees_its_last_session_the_lock_is_not_its_own_and_it_says_so(database: str) -> None:
+    async with patient(database) as registered:
+        await registered.connection.execute("select pg_advisory_lock($1, $2)", SESSION_LOCK, registered.number)
+        registered.lease.may_lock()
+        await registered.renewed()
+        locked, told = registered.lease.session_lock, await registered.connection.fetchval(LOCKED)
+        await registered.connection.execute("select pg_advisory_unlock_all()")
+        registered.lease.nudge()
+        await registered.renewed()
+
+        assert (locked, told) == (False, False)
+        assert registered.lease.session_lock
+        assert await registered.connection.fetchval(LOCKED) is True
+
+
+@asynccontextmanager
+async def patient(database: str) -> AsyncGenerator[Registered]:
+    """With a lease of 100 seconds, renewed every 40."""
     connection = await asyncpg.connect(database)
     number, _ = await executors.register(connection, "0", 100.0, GRACE_SECONDS)
     lease = Lease(database, number, 100.0, 40.0, lambda: None)
     registered = Registered(database, connection, number, lease, asyncio.Event())
     lease.start()
     await registered.renewed()
-
-    lease.session_lock = True
-    lease.nudge()
-    await registered.renewed()  # the next heartbeat would be 40 seconds away
-
-    assert await connection.fetchval("select session_locked_at is not null from operon.executors") is True
+    yield registered
     await lease.close()
     await connection.close()
+
+
+async def replaced(database: str, pid: int) -> None:
+    """Terminates the session that holds the lock, and waits until another one does."""
+    await testbed.execute(database, f"select pg_terminate_backend({pid})")
+    while not [holder for [holder] in await testbed.fetch(database, HOLDER) if holder != pid]:  # noqa: ASYNC110 - rows ring no bell
+        await asyncio.sleep(0.01)
+
+
+LOCKED = "select session_locked_at is not null from operon.executors"
+HOLDER = f"""
+select pid from pg_locks where locktype = 'advisory' and classid = {SESSION_LOCK} and granted
+    and database = (select oid from pg_database where datname = current_database())
+"""
 
 
 async def test_an_executor_that_was_declared_dead_is_fenced_and_never_renews_again(registered: Registered) -> None:
@@ -229,30 +287,40 @@ async def test_it_is_steady_from_the_first_renewal_until_one_fails(
     await connection.close()
 
 
-async def test_who_holds_a_session_lock_is_certain_only_for_a_while_after_it_knew_that(registered: Registered) -> None:
-    lease = registered.lease
-    lease.start()
-    await registered.renewed()
-    before = lease.certain  # peers do not go by a lock that it never said it had
+async def test_who_holds_a_session_lock_is_certain_only_for_a_while_after_it_saw_that(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operon.database.lease.WANTED_SECONDS", 0.0)  # it looks, and does not go on looking
+    async with patient(database) as registered:
+        lease = registered.lease
+        before = lease.certain  # peers do not go by a lock that it never said it had
+        lease.may_lock()
+        await registered.renewed()
+        await until(lambda: not lease.certain)
+        trusted = lease.trusted
 
-    lease.session_lock = True
-    lease.nudge()
-    await registered.renewed()
-    held = lease.certain
-    lease.held(boottime())
-    known = lease.certain
-    asked = boottime()
-    lease.held(asked)
-    await until(lambda: not lease.certain)
-    took = boottime() - asked
-    lease.session_lock = False
-    lease.nudge()
-    await registered.renewed()
-    await until(lambda: lease.certain)
+        monkeypatch.setattr("operon.database.lease.WANTED_SECONDS", 5.0)
+        asked = boottime()
+        await lease.wait_certain()
+        monkeypatch.setattr("operon.database.lease.WANTED_SECONDS", 0.0)
+        lease._wanted_until = 0.0  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: not lease.certain)
 
-    assert (before, held, known) == (True, False, True)
-    assert took >= GRACE_SECONDS * (1 - MARGIN)
-    assert lease.trusted
+        assert before
+        assert trusted
+        assert boottime() - asked >= GRACE_SECONDS * (1 - MARGIN)
+
+
+async def test_whoever_wants_to_be_certain_a_little_later_need_not_wait(database: str) -> None:
+    async with patient(database) as registered:
+        registered.lease.may_lock()
+        await registered.renewed()
+        await until(lambda: not registered.lease.certain)
+        await registered.lease.wait_certain()
+
+        time.sleep(2 * GRACE_SECONDS)  # noqa: ASYNC251 - the event loop has other things to do
+
+        assert registered.lease.certain
 
 
 def standing(lease: Lease) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from operon.database import executors, testbed
+from operon.database import executors
 from operon.database.lease import GRACE_SECONDS, Lease
 from operon.database.notifier import EVERYBODY, Hearing, Notifier, channel
 from operon.database.pool import Pool
@@ -279,27 +279,6 @@ async def test_a_half_open_connection_is_noticed_and_replaced(bench: Bench) -> N
     assert listener.notifier.gauges().reconnects == 1
 
 
-async def test_an_executor_whose_last_session_still_holds_its_lock_listens_and_takes_the_lock_later(
-    bench: Bench,
-) -> None:
-    url, proxy = await bench.muffler()
-    listener = await bench.listener(url)
-    await listener.until(lambda: listener.lease.session_lock)
-    [half_open] = await listener.sessions()
-
-    proxy.cut_off()
-    await listener.until(lambda: listener.caught_up == 2)
-    await listener.healthy()
-    await listener.ring("done:1")
-    await listener.until(lambda: listener.bells == ["done:1"])
-    locked_while_half_open = listener.lease.session_lock
-    await listener.connection.execute("select pg_terminate_backend($1)", half_open)
-    await listener.until(lambda: listener.lease.session_lock)
-
-    assert not locked_while_half_open
-    assert listener.notifier.gauges().reconnects == 1
-
-
 async def test_a_listener_that_hears_only_itself_is_never_healthy(
     bench: Bench, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,7 +289,7 @@ async def test_a_listener_that_hears_only_itself_is_never_healthy(
 
     assert listener.notifier.gauges().state is not Hearing.HEALTHY
     assert listener.notifier.gauges().ping_seconds is None
-    assert not listener.lease.session_lock
+    assert not listener.lease.lockable
     assert caplog.text.count("direct_url") == 1  # once, not at each attempt
 
 
@@ -318,7 +297,7 @@ async def test_the_first_ping_comes_from_elsewhere(bench: Bench) -> None:
     listener = await bench.listener(look_ups=await bench.pool())
 
     await listener.healthy()
-    await listener.until(lambda: listener.lease.session_lock)
+    await listener.until(lambda: listener.lease.lockable)
 
     assert listener.notifier.poll_seconds(1.0) == 1.0
 
@@ -374,26 +353,10 @@ async def test_off_there_is_no_connection_and_no_lock_and_polls_are_quicker_whil
     listener = await bench.listener(None)
 
     assert await listener.sessions() == []
-    assert not listener.lease.session_lock
+    assert not listener.lease.lockable
     assert not listener.notifier.healthy
     assert listener.notifier.gauges().state is Hearing.OFF
     assert listener.notifier.poll_seconds(1.0) == 0.25
     assert listener.notifier.poll_seconds(1.0, waiting=False) == 1.0
     assert listener.notifier.poll_seconds(0.1) == 0.1
     assert repr(listener.notifier) == f"<Notifier of executor {listener.lease.incarnation}: off>"
-
-
-async def test_the_session_ends_with_the_notifier(database: str) -> None:
-    async with AsyncExitStack() as stack:
-        listener = await Bench(database, stack).listener()
-        await listener.until(lambda: listener.lease.session_lock)
-
-    held = await testbed.fetch(
-        database,
-        "select from pg_locks where locktype = 'advisory' and classid = $1 and objsubid = 2 "
-        "and database = (select oid from pg_database where datname = current_database())",
-        0x6F70,
-    )
-
-    assert held == []
-    assert not listener.lease.session_lock
