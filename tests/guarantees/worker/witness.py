@@ -102,10 +102,15 @@ async def listening(path: Path) -> AsyncGenerator[Witness]:
 
 
 async def call(workflow: UUID, key: str, name: str, attempt: int, payload: str) -> None:
-    """Says it to the world, and waits for the answer."""
-    reader, writer = await asyncio.open_unix_connection(os.environ["WITNESS"])
+    """Says it to the world, and waits for the answer.
+
+    It is said before anything else can happen in this process: who is stopped meanwhile has called, or has not.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ["WITNESS"])
+    connection.sendall(encode_call(workflow, key, name, attempt, payload))
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
     with contextlib.closing(writer):
-        writer.write(encode_call(workflow, key, name, attempt, payload))
         if await reader.readline() != b"\n":
             raise ConnectionResetError("the witness is gone")
 
