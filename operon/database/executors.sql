@@ -23,8 +23,8 @@ where incarnation = $1 and state <> 2
 returning 1
 
 -- name: hold_session_lock
--- Takes it, or has it: a session may take a lock as often as it likes, and its end frees it. Does not wait: a session that
--- does is given no notifications meanwhile.
+-- Takes it, or has it: a session may take a lock as often as it likes, and its end frees it. Does not wait: the lease has to
+-- be renewed meanwhile.
 select pg_try_advisory_lock($1::integer, $2::integer)
 
 -- name: landed

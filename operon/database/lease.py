@@ -186,11 +186,11 @@ class Lease:
                 renew_at = now + self._heartbeat_after(failed=False)
             else:
                 warned = False
-                if self._nudged or now >= renew_at or connection is None or connection.is_closed():
+                if self._nudged or now >= renew_at or (connection is not None and connection.is_closed()):
                     self._nudged = False
                     connection = await self._renew(connection, now)
                     renew_at = now + self._heartbeat_after(failed=connection is None)
-                elif self.session_lock and now < self._wanted_until:
+                elif connection is not None and self.session_lock and now < self._wanted_until:
                     connection = await self._look(connection)
                     renew_at = renew_at if connection is not None else now
                 if (took := boottime() - now) > RENEW_SECONDS + TICK_SECONDS:  # it was stopped in the middle of that
@@ -235,8 +235,7 @@ class Lease:
             self._unbroken_since = sent
         self._until = sent + self._seconds * (1 - MARGIN)
         self._watched = self.session_lock  # until they have been told that it is not
-        self._held_until = asked + self.grace_seconds * (1 - MARGIN)
-        self._call(self._assured.set)
+        self._answered(asked)
         return connection
 
     async def _look(self, connection: Connection) -> Connection | None:
@@ -248,9 +247,13 @@ class Lease:
         except Exception as error:
             self._lost(connection, error)
             return None
+        self._answered(asked)
+        return connection
+
+    def _answered(self, asked: float) -> None:
+        """Our session lives, and if it holds the lock, it did when it was asked."""
         self._held_until = asked + self.grace_seconds * (1 - MARGIN)
         self._call(self._assured.set)
-        return connection
 
     def _lost(self, connection: Connection | None, error: Exception) -> None:
         complaint = describe(error, self._url)

@@ -47,7 +47,7 @@ class Suspect:
 
 def grace_seconds(poll_seconds: float) -> float:
     """How long the session lock of an executor with such a poll has to be free before its process is gone."""
-    return max(SHORTEST_GRACE_SECONDS, min(GRACE_SECONDS, GRACE_SECONDS * poll_seconds))
+    return max(SHORTEST_GRACE_SECONDS, GRACE_SECONDS * min(1.0, poll_seconds))
 
 
 def verdicts(

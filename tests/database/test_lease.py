@@ -86,11 +86,15 @@ async def test_it_is_doubted_before_it_ends_in_the_database(registered: Register
     assert ends - now <= SECONDS * MARGIN + 0.1
 
 
-async def test_it_is_trusted_again_when_the_database_is_back(registered: Registered) -> None:
+async def test_it_is_trusted_again_when_the_database_is_back_and_the_outage_is_said_once(
+    registered: Registered, caplog: pytest.LogCaptureFixture
+) -> None:
     registered.lease.start()
+    caplog.set_level(logging.DEBUG, "operon.lease")
     await registered.renewed()
     other = await asyncpg.connect(registered.url)
 
+    began = time.monotonic()
     await other.execute("alter table operon.executors rename to executors_away")
     await until(lambda: not registered.lease.trusted)
     waiting = asyncio.create_task(registered.lease.wait_certain())
@@ -99,6 +103,9 @@ async def test_it_is_trusted_again_when_the_database_is_back(registered: Registe
     await other.execute("alter table operon.executors_away rename to executors")
     await asyncio.wait_for(waiting, 60)
 
+    said = [record.levelno for record in caplog.records if "UndefinedTableError" in record.getMessage()]
+    assert 1 <= said.count(logging.WARNING) <= 2
+    assert len(said) <= (time.monotonic() - began) / HEARTBEAT + 2
     assert registered.lease.trusted
     assert not registered.fenced.is_set()
     await other.close()
